@@ -1,0 +1,268 @@
+//! The public API under `/v1`. JSON; errors are problem+json; changes take an `Idempotency-Key`.
+//!
+//! ```text
+//! GET  /v1                                              ControllerInfo
+//! POST /v1/apps/{app}/deployments?environment=          DeployRequest  -> DeployAnswer (202, or 200 when nothing is to be done)
+//! POST /v1/apps/{app}/rollback?environment=             RollbackRequest -> DeployAnswer
+//! GET  /v1/apps/{app}?environment=                      AppStatus
+//! GET  /v1/apps/{app}/history?environment=              [DeploymentView], newest first
+//! GET  /v1/apps/{app}/logs?environment=&tail=&follow=   text/plain lines `<instance> | <line>`
+//! GET  /v1/status                                       PlatformStatus
+//! GET  /v1/deployments/{id}                             DeploymentView
+//! POST /v1/deployments/{id}/cancel                      DeploymentView
+//! GET  /v1/events?after=&deployment=&follow=            SSE of EventView; `id:` is its number
+//! POST /v1/change-sets                                  ChangeSetRequest -> ChangeSetAnswer
+//! GET  /v1/change-sets?after=                           [ChangeSet]
+//! GET  /v1/plan                                         PlanView
+//! GET  /v1/routes                                       [RouteView]
+//! GET  /v1/members/{id}/table?kind=&after=&cluster=&wait=   TableUpdate or null
+//! PUT  /v1/members/{id}/status                          MemberStatus -> null
+//! DELETE /v1/members/{id}                               forget a member that will not come back
+//! ```
+
+use std::collections::BTreeMap;
+
+use appbase_core::v1::{Counters, Health, InstanceExit, MemberKind, ProbeAnswer, Route};
+use appbase_core::{
+    AppName, ClusterId, DeploymentId, EnvironmentName, Generation, InstanceId, MemberId, ProcessName, ReleaseNumber,
+    Slot, Version,
+};
+use serde::{Deserialize, Serialize};
+
+use super::state::{DeploymentKind, EndState, EventKind, Operation};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerInfo {
+    pub cluster: ClusterId,
+    pub epoch: u64,
+    /// Version of the platform's software.
+    pub software: String,
+    /// Where people and CI reach the repository (`http://127.0.0.1:8082`).
+    pub repository: String,
+    /// `process` or `docker`.
+    pub engine: String,
+    pub domain: String,
+    /// Where DNS answers, for `platformctl dns dig`.
+    #[serde(default)]
+    pub dns: String,
+    /// Where lb takes requests, for display.
+    #[serde(default)]
+    pub lb: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployRequest {
+    pub version: Version,
+    /// End a running deployment of another release instead of answering 409.
+    #[serde(default)]
+    pub supersede: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackRequest {
+    /// None: the release that was live before.
+    #[serde(default)]
+    pub to: Option<ReleaseNumber>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployAnswer {
+    /// None when the wanted release is live already.
+    pub deployment: Option<DeploymentView>,
+    /// `started`, `joined` (the same deployment was running) or `already-live`.
+    pub outcome: String,
+    pub release: ReleaseNumber,
+    pub version: Version,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentView {
+    pub id: DeploymentId,
+    pub environment: EnvironmentName,
+    pub app: AppName,
+    pub kind: DeploymentKind,
+    pub release: ReleaseNumber,
+    pub version: Version,
+    /// What was live when it began.
+    #[serde(default)]
+    pub from: Option<(ReleaseNumber, Version)>,
+    pub started_unix_ms: u64,
+    /// `starting`, `probing`, `settling`, `flipped`, `draining`, or the end state.
+    pub phase: String,
+    #[serde(default)]
+    pub end: Option<EndView>,
+    /// What is being waited for right now, one line each.
+    #[serde(default)]
+    pub waiting: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndView {
+    pub state: EndState,
+    pub ended_unix_ms: u64,
+    /// How long from the request to the flip; none when traffic never moved.
+    #[serde(default)]
+    pub live_after_ms: Option<u64>,
+    /// Requests answered and failed by all members between start and end.
+    pub requests: u64,
+    pub failed: u64,
+    /// Streams and requests that were cut at a drain deadline.
+    pub cut: u64,
+    /// Why it did not end `done`.
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub failures: Vec<FailureView>,
+}
+
+/// What is known of an instance that made a deployment fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureView {
+    pub instance: InstanceId,
+    #[serde(default)]
+    pub probe: Option<ProbeAnswer>,
+    #[serde(default)]
+    pub exit: Option<InstanceExit>,
+    #[serde(default)]
+    pub problem: Option<String>,
+    pub restarts: u32,
+    /// The last log lines, oldest first.
+    #[serde(default)]
+    pub log: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    pub number: u64,
+    pub unix_ms: u64,
+    #[serde(default)]
+    pub environment: Option<EnvironmentName>,
+    #[serde(default)]
+    pub app: Option<AppName>,
+    #[serde(default)]
+    pub deployment: Option<DeploymentId>,
+    pub kind: EventKind,
+    /// One line for people.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformStatus {
+    pub info: ControllerInfo,
+    pub generation: Generation,
+    pub members: Vec<MemberView>,
+    pub apps: Vec<AppStatus>,
+    /// What could not be seen, and what failed to plan, one line each.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    pub id: MemberId,
+    pub kind: MemberKind,
+    pub reachable: bool,
+    /// None before its first status.
+    #[serde(default)]
+    pub seen_ms_ago: Option<u64>,
+    #[serde(default)]
+    pub in_force: Option<Generation>,
+    #[serde(default)]
+    pub refused: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppStatus {
+    pub environment: EnvironmentName,
+    pub app: AppName,
+    #[serde(default)]
+    pub live: Option<LiveView>,
+    /// One line: `serving 2 (release 7)`, `wanted 3 (aborted), serving 2`, `changed since release 7`.
+    pub summary: String,
+    pub instances: Vec<InstanceView>,
+    pub routes: Vec<Route>,
+    /// Wanted number of instances by process.
+    pub scale: BTreeMap<ProcessName, u32>,
+    pub hold: bool,
+    #[serde(default)]
+    pub maintenance: Option<String>,
+    #[serde(default)]
+    pub deployment: Option<DeploymentView>,
+    /// The release that `rollback` would go to.
+    #[serde(default)]
+    pub rollback_to: Option<(ReleaseNumber, Version)>,
+    /// Of the live release since the members started.
+    pub counters: Counters,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveView {
+    pub release: ReleaseNumber,
+    pub version: Version,
+    pub slot: Slot,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceView {
+    pub id: InstanceId,
+    pub process: ProcessName,
+    pub number: u32,
+    pub release: ReleaseNumber,
+    pub version: Version,
+    pub slot: Slot,
+    /// `standby`, `active` or `draining`.
+    pub state: String,
+    /// `created`, `running`, `ended`, `missing` or `unknown`.
+    pub phase: String,
+    #[serde(default)]
+    pub address: Option<String>,
+    /// The worst judgement of the lbs that see it; none for a process without a port.
+    #[serde(default)]
+    pub health: Option<Health>,
+    pub in_flight: u64,
+    pub restarts: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSetRequest {
+    /// Applied in order, all or none.
+    pub operations: Vec<Operation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSetAnswer {
+    /// Number in the log.
+    pub number: u64,
+    pub results: Vec<OperationResult>,
+    /// The deployment of the live version that values and routes ask for, when the request wanted one.
+    #[serde(default)]
+    pub deployment: Option<DeploymentView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationResult {
+    pub id: String,
+    /// `ok` or a problem code.
+    pub result: String,
+    #[serde(default)]
+    pub data: serde_json::Value,
+    #[serde(default)]
+    pub output: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    pub generation: Generation,
+    pub steps: Vec<String>,
+    pub wake: Option<String>,
+    pub report: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteView {
+    pub environment: EnvironmentName,
+    pub app: AppName,
+    pub route: Route,
+    /// `app file` or `overlay`.
+    pub origin: String,
+}

@@ -1,0 +1,279 @@
+//! What the store keeps: change sets (the only writers of desired), run records, deployments, published sections.
+//!
+//! ```text
+//! cluster                        Cluster            identity and epoch
+//! head                           Head               number of the last change set, digest of the folded state
+//! log/<n>                        ChangeSet
+//! snapshot                       Desired, every 256 entries
+//! run/<environment>/<app>        Run                what the loop decided; compare-and-set, before a table goes out
+//! release/<environment>/<app>/<n>  ReleaseRecord
+//! deployment/<id>                Deployment
+//! published                      Published          digests of the sections that were published last
+//! member/<id>                    MemberRecord       desired: one that is not seen still counts
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use appbase_core::v1::{MemberKind, Release, Route};
+use appbase_core::{
+    AppName, ClusterId, DeploymentId, Digest, EnvironmentName, InstanceId, ProcessName, ReleaseNumber, SectionKey,
+    ServerName, Slot, Version,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub id: ClusterId,
+    /// Raised by restore and failover, and nothing else.
+    pub epoch: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub number: u64,
+    /// Digest of the canonical JSON of the folded desired state.
+    pub desired: Digest,
+}
+
+/// One wanted change: the command's own parameters are checked when it is folded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    #[serde(default)]
+    pub id: String,
+    /// `app`, `config`, `route`, `environment`.
+    pub group: String,
+    pub command: String,
+    #[serde(default)]
+    pub params: serde_json::Value,
+}
+
+/// An atomic, ordered list of operations with its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSet {
+    pub number: u64,
+    pub unix_ms: u64,
+    /// Who asked for it.
+    #[serde(default)]
+    pub author: String,
+    pub operations: Vec<Operation>,
+}
+
+/// What people want: folded from the change sets, in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    pub environments: BTreeMap<EnvironmentName, BTreeMap<AppName, DesiredApp>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredApp {
+    /// The version people asked for last.
+    #[serde(default)]
+    pub version: Option<Version>,
+    /// The environment's values: win over the app file.
+    #[serde(default)]
+    pub values: BTreeMap<String, String>,
+    /// The environment's routes, beside those of the app file.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Wins over the app file's `instances`.
+    #[serde(default)]
+    pub scale: BTreeMap<ProcessName, u32>,
+    #[serde(default)]
+    pub hold: bool,
+    #[serde(default)]
+    pub maintenance: Option<String>,
+}
+
+/// A release and where its document is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    pub document: Digest,
+    pub release: Release,
+    /// Instances by process when nobody scaled: from the app file. Not part of the release itself.
+    pub scale: BTreeMap<ProcessName, u32>,
+    pub made_unix_ms: u64,
+}
+
+/// Time that is left, as of a moment on the controller's own clock. A restart goes on with what was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    pub left_ms: u64,
+    /// Elapsed time of the controller when `left_ms` was right; not kept across a restart.
+    #[serde(skip)]
+    pub as_of: Duration,
+}
+
+/// What the loop decided for one app in one environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    #[serde(default)]
+    pub live: Option<Slot>,
+    #[serde(default)]
+    pub slots: BTreeMap<Slot, ReleaseNumber>,
+    /// Share of new requests by release while a traffic move is under way; empty: all to the live one.
+    #[serde(default)]
+    pub weights: BTreeMap<ReleaseNumber, u32>,
+    #[serde(default)]
+    pub last_good: Option<ReleaseNumber>,
+    #[serde(default)]
+    pub deployment: Option<DeploymentId>,
+    #[serde(default)]
+    pub instances: BTreeMap<InstanceId, InstanceRecord>,
+    /// How long the idle slot stays warm.
+    #[serde(default)]
+    pub warm: Option<Timer>,
+    /// The release number to hand out next.
+    #[serde(default)]
+    pub releases_made: ReleaseNumber,
+    /// The last deployment that was aborted, for status: it is not tried again by itself.
+    #[serde(default)]
+    pub aborted: Option<ReleaseNumber>,
+}
+
+/// An instance that is wanted, or is being given up. Written before it is created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    pub process: ProcessName,
+    pub number: u32,
+    pub release: ReleaseNumber,
+    pub slot: Slot,
+    pub server: ServerName,
+    pub spec: Digest,
+    /// Under which lb reaches it; none for a process without a port.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
+    pub state: Traffic,
+}
+
+/// What an instance is to traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Traffic {
+    Standby,
+    Active,
+    /// Takes nothing new. Once every lb says drained, and one DNS TTL after every dns took the table without it:
+    /// `retire` stops and removes it, otherwise it is warm.
+    Draining {
+        retire: bool,
+        /// Runs since all dns members have taken the table without it.
+        #[serde(default)]
+        names_gone: Option<Timer>,
+    },
+    /// Drained: being stopped and removed.
+    Retiring,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentKind {
+    Deploy,
+    Rollback,
+    Activate,
+    /// Values or routes changed: the live version again, as a new release.
+    Config,
+}
+
+/// One recorded run with a deadline and an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    pub environment: EnvironmentName,
+    pub app: AppName,
+    pub kind: DeploymentKind,
+    pub release: ReleaseNumber,
+    pub version: Version,
+    #[serde(default)]
+    pub from: Option<(ReleaseNumber, Version)>,
+    pub started_unix_ms: u64,
+    /// Until all instances must be up.
+    pub deadline: Timer,
+    /// Someone asked to end it; honoured until the flip.
+    #[serde(default)]
+    pub cancel: bool,
+    /// When traffic moved, for people; the fact itself is `Run::live`.
+    #[serde(default)]
+    pub flipped_unix_ms: Option<u64>,
+    /// Until the drain must have ended, set at the flip.
+    #[serde(default)]
+    pub drain_deadline: Option<Timer>,
+    #[serde(default)]
+    pub end: Option<End>,
+    #[serde(default)]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    pub state: EndState,
+    pub unix_ms: u64,
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndState {
+    Done,
+    Staged,
+    Aborted,
+    Cancelled,
+    Degraded,
+}
+
+impl std::fmt::Display for EndState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Staged => "staged",
+            Self::Aborted => "aborted",
+            Self::Cancelled => "cancelled",
+            Self::Degraded => "degraded",
+        })
+    }
+}
+
+/// Digests of the sections published last, and the number each went out with first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub routes: BTreeMap<SectionKey, PublishedSection>,
+    pub names: BTreeMap<SectionKey, PublishedSection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedSection {
+    pub digest: Digest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    pub kind: MemberKind,
+}
+
+/// What happened, past tense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A change set was written.
+    Changed,
+    DeploymentStarted,
+    InstanceCreated,
+    InstanceStarted,
+    /// Some more of the new instances are up.
+    InstancesUp,
+    /// Traffic moved.
+    Flipped,
+    Draining,
+    Drained,
+    DeploymentDone,
+    DeploymentStaged,
+    DeploymentAborted,
+    DeploymentCancelled,
+    DeploymentDegraded,
+    InstanceStopped,
+    InstanceRemoved,
+    /// The idle slot's release was given up after its window.
+    WarmEnded,
+    StepFailed,
+}
