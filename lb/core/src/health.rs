@@ -1,0 +1,135 @@
+//! Health: when an instance is up.
+//!
+//! ```text
+//!            rise passes            fall failures
+//! Pending ───────────────► Up ───────────────────► Down
+//!    │                      ▲                       │ ▲
+//!    │                      └────── rise passes ────┘ │
+//!    └──────────────── fall failures ─────────────────┘
+//! ```
+//! Presumed: up after lb's own restart because the saved table said active. One failure is enough to go down then.
+
+use std::time::Duration;
+
+use appbase_core::v1::{Health, Probe};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthMachine {
+    health: Health,
+    /// In a row.
+    passes: u32,
+    failures: u32,
+    presumed: bool,
+    up_since: Duration,
+}
+
+impl HealthMachine {
+    /// Nobody has asked it yet: no traffic.
+    pub fn pending() -> Self {
+        Self { health: Health::Pending, passes: 0, failures: 0, presumed: false, up_since: Duration::ZERO }
+    }
+
+    /// It had traffic before lb restarted: traffic at once, until something fails.
+    pub fn presumed(now: Duration) -> Self {
+        Self { health: Health::Up, presumed: true, up_since: now, ..Self::pending() }
+    }
+
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    pub fn is_presumed(&self) -> bool {
+        self.presumed
+    }
+
+    /// How long it is up without a break; zero unless up.
+    pub fn up_for(&self, now: Duration) -> Duration {
+        if self.health == Health::Up { now.saturating_sub(self.up_since) } else { Duration::ZERO }
+    }
+
+    /// A probe passed. True when the health changed.
+    pub fn passed(&mut self, probe: &Probe, now: Duration) -> bool {
+        self.presumed = false;
+        self.failures = 0;
+        self.passes = self.passes.saturating_add(1);
+        if self.health == Health::Up || self.passes < probe.rise {
+            return false;
+        }
+        self.health = Health::Up;
+        self.up_since = now;
+        true
+    }
+
+    /// A probe or a connection failed. True when the health changed.
+    pub fn failed(&mut self, probe: &Probe) -> bool {
+        self.passes = 0;
+        self.failures = self.failures.saturating_add(1);
+        let enough = self.failures >= probe.fall || self.presumed;
+        if self.health == Health::Down || !enough {
+            return false;
+        }
+        self.presumed = false;
+        self.health = Health::Down;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a machine over `p` (pass) and `f` (failure), one a second, and says what it is after each.
+    fn run(mut machine: HealthMachine, events: &str) -> String {
+        let probe = Probe { rise: 2, fall: 3, ..Probe::default() };
+        let letter = |health| match health {
+            Health::Pending => '?',
+            Health::Up => 'U',
+            Health::Down => 'D',
+        };
+        events
+            .chars()
+            .enumerate()
+            .map(|(second, event)| {
+                let before = machine.health();
+                let now = Duration::from_secs(second as u64);
+                let changed = if event == 'p' { machine.passed(&probe, now) } else { machine.failed(&probe) };
+                assert_eq!(changed, before != machine.health(), "says so exactly when it changed");
+                letter(machine.health())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn rise_and_fall_count_in_a_row() {
+        for (events, expect) in [
+            ("pp", "?U"),
+            ("pfpp", "???U"),
+            ("fff", "??D"),
+            ("ppffpff", "?UUUUUU"),
+            ("ppfffp", "?UUUDD"),
+            ("fffpp", "??DDU"),
+        ] {
+            assert_eq!(run(HealthMachine::pending(), events), expect, "{events}");
+        }
+    }
+
+    #[test]
+    fn presumed_is_up_until_the_first_failure() {
+        assert_eq!(run(HealthMachine::presumed(Duration::ZERO), "f"), "D");
+        assert_eq!(run(HealthMachine::presumed(Duration::ZERO), "pfff"), "UUUD");
+    }
+
+    #[test]
+    fn up_time_begins_again_after_a_break() {
+        let probe = Probe { rise: 1, fall: 1, ..Probe::default() };
+        let second = Duration::from_secs;
+        let mut machine = HealthMachine::pending();
+        machine.passed(&probe, second(3));
+        machine.passed(&probe, second(4));
+        assert_eq!(machine.up_for(second(5)), second(2));
+        machine.failed(&probe);
+        assert_eq!(machine.up_for(second(6)), Duration::ZERO);
+        machine.passed(&probe, second(7));
+        assert_eq!(machine.up_for(second(8)), second(1));
+    }
+}

@@ -1,0 +1,272 @@
+//! Table: the route table in its checked form. A value of this type has no conflicts and nothing to look up twice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use appbase_core::v1::Probe;
+use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
+
+use crate::v1::{PoolInstance, RouteSection};
+use crate::{host, path};
+
+/// Why a table is refused. Nothing of it is used then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    #[error("section {key} is not of an app: a route table has sections of apps only")]
+    NotAnApp { key: SectionKey },
+    #[error("section {key} says it is {says}: both must be the same")]
+    OtherKey { key: SectionKey, says: SectionKey },
+    #[error("route {route} is of {first} and of {second}: take it from one of them")]
+    RouteConflict { route: String, first: SectionKey, second: SectionKey },
+    #[error(
+        "route of {key} has host \"{host}\", which is not a name: give example.org, *.example.org for one more label, or none"
+    )]
+    RouteHost { key: SectionKey, host: String },
+    #[error("route of {key} has path \"{path}\": {reason}")]
+    RoutePath { key: SectionKey, path: String, reason: String },
+    #[error("instance {instance} stands in {first} and in {second}: it can be in one pool only")]
+    InstanceTwice { instance: InstanceId, first: String, second: String },
+    #[error("instance {instance} of {key} is of process {process}, which has no probe in release {release}: add one")]
+    NoProbe { key: SectionKey, instance: InstanceId, process: ProcessName, release: ReleaseNumber },
+    #[error("probe of process {process} in release {release} of {key}: {reason}")]
+    Probe { key: SectionKey, process: ProcessName, release: ReleaseNumber, reason: &'static str },
+}
+
+/// One rule: what it matches is where it stands in [`Table`], longest path first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Exact host, `*.domain`, or none: for people.
+    pub host: Option<String>,
+    pub path: String,
+    pub process: ProcessName,
+    pub section: Arc<Section>,
+}
+
+/// What one app in one environment published, under its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    pub key: SectionKey,
+    pub published: RouteSection,
+}
+
+/// A sound table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    pub(crate) exact: BTreeMap<String, Vec<Rule>>,
+    /// By the domain after `*.`.
+    pub(crate) wildcard: BTreeMap<String, Vec<Rule>>,
+    pub(crate) any: Vec<Rule>,
+    sections: BTreeMap<SectionKey, Arc<Section>>,
+}
+
+impl Table {
+    /// Checks everything; the first thing wrong is the error.
+    pub fn new(sections: &BTreeMap<SectionKey, RouteSection>) -> Result<Self, TableError> {
+        let mut table = Self::default();
+        let mut seen = BTreeMap::new();
+        for (key, published) in sections {
+            check_key(key, published)?;
+            check_pools(key, published, &mut seen)?;
+            let section = Arc::new(Section { key: key.clone(), published: published.clone() });
+            table.add_routes(&section)?;
+            table.sections.insert(key.clone(), section);
+        }
+        for rules in table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.any]) {
+            rules.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
+        }
+        Ok(table)
+    }
+
+    pub fn sections(&self) -> impl Iterator<Item = &Arc<Section>> {
+        self.sections.values()
+    }
+
+    pub fn section(&self, key: &SectionKey) -> Option<&Arc<Section>> {
+        self.sections.get(key)
+    }
+
+    fn add_routes(&mut self, section: &Arc<Section>) -> Result<(), TableError> {
+        for route in &section.published.routes {
+            let canonical = path::canonical(&route.path).map_err(|error| error.to_string());
+            let sound = match canonical {
+                Ok(path) if path == route.path.as_str() => Ok(path.into_owned()),
+                Ok(path) => Err(format!("write it as {path}")),
+                Err(reason) => Err(reason),
+            };
+            let path = sound.map_err(|reason| TableError::RoutePath {
+                key: section.key.clone(),
+                path: route.path.clone(),
+                reason,
+            })?;
+            let path = if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path };
+            let rules = self.rules_of(&section.key, route.host.as_deref())?;
+            if let Some(other) = rules.iter().find(|rule| rule.path == path) {
+                let (first, second) = (other.section.key.clone(), section.key.clone());
+                let route = format!("{}{path}", route.host.as_deref().unwrap_or("(every host)"));
+                return Err(TableError::RouteConflict { route, first, second });
+            }
+            let host = route.host.as_ref().map(|host| host.to_ascii_lowercase());
+            rules.push(Rule { host, path, process: route.process.clone(), section: Arc::clone(section) });
+        }
+        Ok(())
+    }
+
+    /// The list a route belongs to, by its kind of host.
+    fn rules_of(&mut self, key: &SectionKey, host: Option<&str>) -> Result<&mut Vec<Rule>, TableError> {
+        let Some(text) = host else { return Ok(&mut self.any) };
+        let bad = || TableError::RouteHost { key: key.clone(), host: text.to_owned() };
+        if let Some(domain) = text.strip_prefix("*.") {
+            if !host::is_name(domain) {
+                return Err(bad());
+            }
+            return Ok(self.wildcard.entry(domain.to_ascii_lowercase()).or_default());
+        }
+        let canonical = host::canonical(text).map_err(|_| bad())?;
+        if canonical.len() != text.len() {
+            // A port or a dot at the end: such a route would match less than its author thinks.
+            return Err(bad());
+        }
+        Ok(self.exact.entry(canonical).or_default())
+    }
+}
+
+fn check_key(key: &SectionKey, published: &RouteSection) -> Result<(), TableError> {
+    if *key == SectionKey::Platform {
+        return Err(TableError::NotAnApp { key: key.clone() });
+    }
+    let says = SectionKey::app(&published.environment, &published.app);
+    if says != *key {
+        return Err(TableError::OtherKey { key: key.clone(), says });
+    }
+    Ok(())
+}
+
+fn check_pools(
+    key: &SectionKey,
+    published: &RouteSection,
+    seen: &mut BTreeMap<InstanceId, String>,
+) -> Result<(), TableError> {
+    for (&release, pool) in &published.pools {
+        for (process, probe) in &pool.probes {
+            check_probe(probe).map_err(|reason| TableError::Probe {
+                key: key.clone(),
+                process: process.clone(),
+                release,
+                reason,
+            })?;
+        }
+        for (instance, PoolInstance { process, .. }) in &pool.instances {
+            if !pool.probes.contains_key(process) {
+                let (instance, process) = (instance.clone(), process.clone());
+                return Err(TableError::NoProbe { key: key.clone(), instance, process, release });
+            }
+            let place = format!("release {release} of {key}");
+            if let Some(first) = seen.insert(instance.clone(), place.clone()) {
+                return Err(TableError::InstanceTwice { instance: instance.clone(), first, second: place });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_probe(probe: &Probe) -> Result<(), &'static str> {
+    if !probe.path.starts_with('/') || probe.path.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
+        return Err("its path must begin with / and have no blanks");
+    }
+    if probe.interval_ms == 0 || probe.timeout_ms == 0 {
+        return Err("its interval and its timeout must be more than 0 ms");
+    }
+    if probe.rise == 0 || probe.fall == 0 {
+        return Err("its rise and its fall must be at least 1");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use appbase_core::v1::Route;
+    use appbase_core::{AppName, EnvironmentName};
+
+    use super::*;
+    use crate::v1::{Drain, InstanceState, Pool};
+
+    /// A section with one route per (host, path) and one active instance in release 1.
+    pub(crate) fn section(app: &str, routes: &[(Option<&str>, &str)]) -> (SectionKey, RouteSection) {
+        let app = AppName::parse(app).expect("a name");
+        let environment = EnvironmentName::default_name();
+        let web = ProcessName::default_name();
+        let route = |(host, path): &(Option<&str>, &str)| Route {
+            host: host.map(str::to_owned),
+            path: (*path).to_owned(),
+            process: ProcessName::default_name(),
+        };
+        let instance = PoolInstance {
+            process: web.clone(),
+            address: "127.0.0.1:1".parse().expect("an address"),
+            state: InstanceState::Active,
+        };
+        let id = InstanceId::parse(&format!("{app}-1")).expect("a name");
+        let pool = Pool {
+            weight: 1,
+            probes: BTreeMap::from([(web, Probe::default())]),
+            instances: BTreeMap::from([(id, instance)]),
+        };
+        let key = SectionKey::app(&environment, &app);
+        let section = RouteSection {
+            environment,
+            app,
+            live: Some(1),
+            routes: routes.iter().map(route).collect(),
+            pools: BTreeMap::from([(1, pool)]),
+            hold: false,
+            maintenance: None,
+            drain: Drain { requests_ms: 1000, streams_ms: 1000 },
+        };
+        (key, section)
+    }
+
+    #[test]
+    fn conflicts_name_both_apps() {
+        for (one, two) in [
+            ((Some("a.example"), "/"), (Some("A.example"), "/")),
+            ((Some("*.example"), "/x"), (Some("*.EXAMPLE"), "/x/")),
+            ((None, "/"), (None, "/")),
+        ] {
+            let error = Table::new(&BTreeMap::from([section("one", &[one]), section("two", &[two])]));
+            let text = error.expect_err("a conflict").to_string();
+            assert!(text.contains("production/one") && text.contains("production/two"), "{text}");
+        }
+        let sound = BTreeMap::from([section("one", &[(None, "/")]), section("two", &[(Some("a.example"), "/")])]);
+        assert!(Table::new(&sound).is_ok());
+    }
+
+    #[test]
+    fn unsound_tables_are_refused_with_what_and_where() {
+        let refused = |change: fn(&mut RouteSection), word: &str| {
+            let (key, mut published) = section("one", &[(None, "/")]);
+            change(&mut published);
+            let text = Table::new(&BTreeMap::from([(key, published)])).expect_err(word).to_string();
+            assert!(text.contains(word), "{text}");
+        };
+        refused(|section| section.app = AppName::parse("other").expect("a name"), "production/other");
+        refused(|section| section.routes[0].path = "/a/../b".to_owned(), "segment");
+        refused(|section| section.routes[0].path = "/a//b".to_owned(), "write it as /a/b");
+        refused(|section| section.routes[0].host = Some("a.example:80".to_owned()), "a.example:80");
+        refused(|section| section.routes[0].host = Some("*".to_owned()), "\"*\"");
+        refused(|section| pool(section).probes.clear(), "no probe");
+        refused(|section| probe(section).rise = 0, "rise");
+        refused(|section| probe(section).path = "/a b".to_owned(), "blanks");
+        refused(|section| drop(section.pools.insert(2, section.pools[&1].clone())), "one-1");
+
+        let (_, published) = section("one", &[]);
+        assert!(Table::new(&BTreeMap::from([(SectionKey::Platform, published)])).is_err());
+    }
+
+    fn pool(section: &mut RouteSection) -> &mut Pool {
+        section.pools.get_mut(&1).expect("release 1")
+    }
+
+    fn probe(section: &mut RouteSection) -> &mut Probe {
+        pool(section).probes.values_mut().next().expect("a probe")
+    }
+}
