@@ -4,5 +4,6 @@
 //! [`state`]: what the store keeps.
 
 pub mod api;
+pub mod app_file;
 pub mod compute;
 pub mod state;

@@ -1,0 +1,127 @@
+//! Addresses: which one a new instance gets. The engine reuses them at once, so the controller assigns them, and gives
+//! one again only when its last holder is long gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use appbase_core::EnvironmentName;
+
+use crate::time::Now;
+
+/// An address is not given again before this time has passed since it was freed.
+pub const COOLING: Duration = Duration::from_secs(600);
+
+/// Where instances' addresses come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Range {
+    /// Ports on 127.0.0.1, from and to (both included): the process engine.
+    Ports { first: u16, last: u16 },
+    /// One network of 4,096 addresses per environment inside a /16: Docker. The upper half is for instances, the lower
+    /// one for the parts and for what is not ours.
+    Networks { base: Ipv4Addr },
+}
+
+impl Range {
+    pub const PROCESS: Self = Self::Ports { first: 20_000, last: 29_999 };
+
+    /// How many instances fit.
+    fn size(&self) -> u32 {
+        match self {
+            Self::Ports { first, last } => u32::from(last - first) + 1,
+            Self::Networks { .. } => 2_046,
+        }
+    }
+
+    fn address(&self, network: u8, index: u32, port: u16) -> SocketAddr {
+        match self {
+            Self::Ports { first, .. } => {
+                let port = first + u16::try_from(index).expect("an index is below the range's size");
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+            }
+            Self::Networks { base } => {
+                let base = u32::from(*base) + (u32::from(network) << 12) + 2_048;
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::from(base + index)), port)
+            }
+        }
+    }
+}
+
+/// Who has which address. Rebuilt from the run records at start; only the cooling times live in memory.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    range: Range,
+    /// Network of each environment within the range.
+    networks: BTreeMap<EnvironmentName, u8>,
+    used: BTreeSet<(IpAddr, u16)>,
+    cooling: BTreeMap<(IpAddr, u16), Duration>,
+    next: u32,
+}
+
+impl Addresses {
+    pub fn new(range: Range, networks: BTreeMap<EnvironmentName, u8>) -> Self {
+        Self { range, networks, used: BTreeSet::new(), cooling: BTreeMap::new(), next: 0 }
+    }
+
+    /// What identifies an address in this range: on Docker the IP alone.
+    fn key(&self, address: SocketAddr) -> (IpAddr, u16) {
+        match self.range {
+            Range::Ports { .. } => (address.ip(), address.port()),
+            Range::Networks { .. } => (address.ip(), 0),
+        }
+    }
+
+    /// Says which addresses records hold now; what is no longer held begins to cool.
+    pub fn held(&mut self, held: impl Iterator<Item = SocketAddr>, now: Now) {
+        let held: BTreeSet<_> = held.map(|address| self.key(address)).collect();
+        for freed in self.used.difference(&held) {
+            self.cooling.insert(*freed, now.elapsed);
+        }
+        self.cooling.retain(|_, since| now.elapsed.saturating_sub(*since) < COOLING);
+        self.used = held;
+    }
+
+    /// The next free address, going round; none when all are held or cooling.
+    pub fn take(&mut self, environment: &EnvironmentName, port: u16) -> Option<SocketAddr> {
+        let network = self.networks.get(environment).copied().unwrap_or(1);
+        let size = self.range.size();
+        let found = (0..size).map(|step| (self.next + step) % size).find(|index| {
+            let key = self.key(self.range.address(network, *index, port));
+            !self.used.contains(&key) && !self.cooling.contains_key(&key)
+        })?;
+        self.next = (found + 1) % size;
+        let address = self.range.address(network, found, port);
+        self.used.insert(self.key(address));
+        Some(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_addresses_cool() {
+        let mut addresses = Addresses::new(Range::Ports { first: 20_000, last: 20_002 }, BTreeMap::new());
+        let environment = EnvironmentName::default_name();
+        let at = |seconds| Now { unix_ms: 0, elapsed: Duration::from_secs(seconds) };
+        let take = |addresses: &mut Addresses| addresses.take(&environment, 80);
+        let (one, two) = (take(&mut addresses).expect("free"), take(&mut addresses).expect("free"));
+        addresses.held([two].into_iter(), at(10));
+        let three = take(&mut addresses).expect("free");
+        assert_eq!([one.port(), two.port(), three.port()], [20_000, 20_001, 20_002]);
+        assert_eq!(take(&mut addresses), None, "the freed one cools");
+        addresses.held([two, three].into_iter(), at(610));
+        assert_eq!(take(&mut addresses), Some(one));
+    }
+
+    #[test]
+    fn environments_have_their_own_network() {
+        let staging = EnvironmentName::parse("staging").expect("a name");
+        let networks = [(EnvironmentName::default_name(), 1), (staging.clone(), 2)].into();
+        let mut addresses = Addresses::new(Range::Networks { base: Ipv4Addr::new(10, 210, 0, 0) }, networks);
+        let first = addresses.take(&EnvironmentName::default_name(), 8080).expect("free");
+        assert_eq!(first.to_string(), "10.210.24.0:8080");
+        assert_eq!(addresses.take(&staging, 80).expect("free").to_string(), "10.210.40.1:80");
+    }
+}

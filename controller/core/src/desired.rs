@@ -1,0 +1,211 @@
+//! Desired: folding change sets. The only way desired state changes.
+
+use appbase_core::v1::Route;
+use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, Version};
+use serde_json::Value;
+
+use crate::app_file::{INSTANCES_MAX, check_value_name};
+use crate::v1::state::{ChangeSet, Desired, DesiredApp, Operation};
+
+/// At most this many operations in one change set, and this many bytes of its JSON.
+pub const OPERATIONS_MAX: usize = 256;
+pub const CHANGE_SET_BYTES_MAX: usize = 1 << 20;
+/// Longest value of the process environment.
+pub const VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// Why a change set is refused; nothing of it is applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("operation {index} ({group} {command}): {reason}")]
+pub struct OperationError {
+    pub index: usize,
+    pub group: String,
+    pub command: String,
+    /// Stable code for scripts.
+    pub code: &'static str,
+    pub reason: String,
+}
+
+impl Desired {
+    /// All operations in order, or none.
+    pub fn apply(&self, change: &ChangeSet) -> Result<Self, OperationError> {
+        let mut next = self.clone();
+        for (index, operation) in change.operations.iter().enumerate() {
+            next.apply_one(operation).map_err(|(code, reason)| OperationError {
+                index: index + 1,
+                group: operation.group.clone(),
+                command: operation.command.clone(),
+                code,
+                reason,
+            })?;
+        }
+        Ok(next)
+    }
+
+    pub fn app(&self, environment: &EnvironmentName, app: &AppName) -> Option<&DesiredApp> {
+        self.environments.get(environment)?.get(app)
+    }
+
+    /// Digest of the canonical JSON.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).expect("text keys and plain values"))
+    }
+
+    fn apply_one(&mut self, operation: &Operation) -> Result<(), (&'static str, String)> {
+        let params = Params(&operation.params);
+        let environment = match params.optional("environment")? {
+            Some(text) => EnvironmentName::parse(text).map_err(|error| ("bad-name", error.to_string()))?,
+            None => EnvironmentName::default_name(),
+        };
+        let name: AppName = params.parsed("app")?;
+        let app = self.environments.entry(environment).or_default().entry(name).or_default();
+        match (operation.group.as_str(), operation.command.as_str()) {
+            ("app", "version") => app.version = Some(params.parsed::<Version>("version")?),
+            ("app", "scale") => {
+                let count = params.number("instances")?;
+                if count > u64::from(INSTANCES_MAX) {
+                    return Err(("too-many", format!("at most {INSTANCES_MAX} instances of a process")));
+                }
+                app.scale.insert(params.parsed::<ProcessName>("process")?, count as u32);
+            }
+            ("app", "hold") => app.hold = params.truth("hold")?,
+            ("app", "maintenance") => {
+                let text = params.optional("message")?;
+                if text.is_some_and(|text| text.len() > 4096) {
+                    return Err(("too-large", "a message has at most 4096 bytes".to_owned()));
+                }
+                app.maintenance = text.map(str::to_owned);
+            }
+            ("config", "set") => {
+                let key = params.text("key")?;
+                check_value_name(key).map_err(|reason| ("bad-name", format!("{key}: {reason}")))?;
+                let value = params.text("value")?;
+                if value.len() > VALUE_BYTES_MAX || value.contains('\0') {
+                    return Err(("bad-value", format!("{key}: at most {VALUE_BYTES_MAX} bytes and no NUL")));
+                }
+                app.values.insert(key.to_owned(), value.to_owned());
+            }
+            ("config", "unset") => {
+                let key = params.text("key")?;
+                if app.values.remove(key).is_none() {
+                    return Err((
+                        "unknown-key",
+                        format!("{key} is not set here; a value of the app file changes with the app file"),
+                    ));
+                }
+            }
+            ("route", "add") => {
+                let route = params.route()?;
+                if !app.routes.contains(&route) {
+                    app.routes.push(route);
+                    app.routes.sort();
+                }
+            }
+            ("route", "remove") => {
+                let route = params.route()?;
+                let before = app.routes.len();
+                app.routes.retain(|known| *known != route);
+                if app.routes.len() == before {
+                    return Err((
+                        "unknown-route",
+                        "no such route was added here; those of the app file change with the app file".to_owned(),
+                    ));
+                }
+            }
+            (group, command) => return Err(("unknown-command", format!("there is no command \"{group} {command}\""))),
+        }
+        Ok(())
+    }
+}
+
+/// Parameters of one operation, taken out with a reason when they are not what they should be.
+struct Params<'a>(&'a Value);
+
+impl<'a> Params<'a> {
+    fn optional(&self, key: &str) -> Result<Option<&'a str>, (&'static str, String)> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(("bad-parameter", format!("parameter \"{key}\" must be text"))),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<&'a str, (&'static str, String)> {
+        self.optional(key)?.ok_or_else(|| ("bad-parameter", format!("parameter \"{key}\" is missing")))
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, (&'static str, String)>
+    where
+        T::Err: std::fmt::Display,
+    {
+        self.text(key)?.parse().map_err(|error: T::Err| ("bad-name", error.to_string()))
+    }
+
+    fn number(&self, key: &str) -> Result<u64, (&'static str, String)> {
+        let number = self.0.get(key).and_then(Value::as_u64);
+        number.ok_or_else(|| ("bad-parameter", format!("parameter \"{key}\" must be a number from 0")))
+    }
+
+    fn truth(&self, key: &str) -> Result<bool, (&'static str, String)> {
+        let truth = self.0.get(key).and_then(Value::as_bool);
+        truth.ok_or_else(|| ("bad-parameter", format!("parameter \"{key}\" must be true or false")))
+    }
+
+    fn route(&self) -> Result<Route, (&'static str, String)> {
+        let process = match self.optional("process")? {
+            Some(text) => ProcessName::parse(text).map_err(|error| ("bad-name", error.to_string()))?,
+            None => ProcessName::default_name(),
+        };
+        let path = self.optional("path")?.unwrap_or("/");
+        if !path.starts_with('/') {
+            return Err(("bad-route", "a path begins with '/'".to_owned()));
+        }
+        Ok(Route { host: self.optional("host")?.map(str::to_owned), path: path.to_owned(), process })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn change(operations: &[(&str, &str, Value)]) -> ChangeSet {
+        let operations = operations
+            .iter()
+            .map(|(group, command, params)| Operation {
+                id: String::new(),
+                group: (*group).to_owned(),
+                command: (*command).to_owned(),
+                params: params.clone(),
+            })
+            .collect();
+        ChangeSet { number: 1, unix_ms: 0, author: String::new(), operations }
+    }
+
+    #[test]
+    fn all_or_nothing() {
+        let start = Desired::default();
+        let good = ("config", "set", json!({"app": "shop", "key": "A", "value": "1"}));
+        let next = start.apply(&change(std::slice::from_ref(&good))).expect("sound");
+        let app = next.app(&EnvironmentName::default_name(), &AppName::parse("shop").expect("a name"));
+        assert_eq!(app.expect("there").values["A"], "1");
+
+        let error =
+            start.apply(&change(&[good, ("app", "scale", json!({"app": "shop", "process": "web", "instances": 999}))]));
+        assert_eq!(
+            error.expect_err("too many").to_string(),
+            "operation 2 (app scale): at most 200 instances of a process"
+        );
+        assert_eq!(start, Desired::default());
+        for (group, command, params, code) in [
+            ("app", "fly", json!({"app": "shop"}), "unknown-command"),
+            ("config", "set", json!({"app": "shop", "key": "PORT", "value": "1"}), "bad-name"),
+            ("config", "set", json!({"app": "shop", "key": "A", "value": 1}), "bad-parameter"),
+            ("config", "unset", json!({"app": "shop", "key": "B"}), "unknown-key"),
+            ("app", "hold", json!({"app": "Shop", "hold": true}), "bad-name"),
+            ("route", "remove", json!({"app": "shop", "host": "a.b"}), "unknown-route"),
+        ] {
+            assert_eq!(next.apply(&change(&[(group, command, params)])).expect_err(command).code, code);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The running deployment of a slice: from the idle slot to the flip, and from there to its end.
+
+use std::time::Duration;
+
+use appbase_core::{InstanceId, ReleaseNumber, Slot};
+
+use super::{Draft, given_up};
+use crate::observed::{MEMBER_UNSEEN_MAX, Seen};
+use crate::v1::compute::InstancePhase;
+use crate::v1::state::{EndState, EventKind, InstanceRecord, ReleaseRecord, Timer, Traffic};
+
+/// An instance whose app was started again so often without coming up is in a crash loop.
+const RESTARTS_MAX: u32 = 3;
+
+/// How far one new instance is.
+enum Progress {
+    Up,
+    /// Not yet; what it waits for.
+    Waiting(String),
+    /// Will not come up by itself.
+    Broken(String),
+}
+
+impl Draft<'_> {
+    pub(super) fn follow_deployment(&mut self) {
+        let Some(deployment) = self.deployment.as_ref().filter(|deployment| deployment.end.is_none()) else { return };
+        let (release, flipped) = (deployment.release, deployment.flipped_unix_ms.is_some());
+        let Some(record) = self.release(release) else {
+            self.end_deployment(EndState::Aborted, Some(format!("release {release} is not recorded")));
+            return;
+        };
+        if flipped {
+            self.follow_after_flip(record);
+        } else {
+            self.follow_before_flip(record);
+        }
+    }
+
+    fn follow_before_flip(&mut self, record: &ReleaseRecord) {
+        let Some(deployment) = &self.deployment else { return };
+        let (cancel, deadline) = (deployment.cancel, deployment.deadline);
+        if cancel {
+            return self.give_up(EndState::Cancelled, "cancelled before traffic moved".to_owned());
+        }
+        let idle = self.idle_slot();
+        if !self.clear_slot(idle, record.release.number) {
+            self.waits_for(format!("what is left in slot {idle} is being retired"));
+            return;
+        }
+        self.run.warm = None;
+        let traffic: Vec<_> = record.release.traffic.processes.keys().cloned().collect();
+        for process in &traffic {
+            let count = self.wanted(record, process);
+            self.ensure_instances(record, process, count, idle);
+        }
+        match self.new_ones_up(record) {
+            Ok(true) => self.flip(record, idle),
+            Ok(false) if deadline.is_over(self.now) => {
+                let waited = self.plan.report.join("; ");
+                self.give_up(EndState::Aborted, format!("not all instances came up in time ({waited})"));
+            }
+            Ok(false) => self.wake_at(deadline, "probe deadline"),
+            Err(reason) => self.give_up(EndState::Aborted, reason),
+        }
+    }
+
+    /// Makes room in the idle slot: what is there of another release is given up. True once the slot is the release's.
+    fn clear_slot(&mut self, slot: Slot, release: ReleaseNumber) -> bool {
+        for id in self.ids(|i| i.slot == slot && i.release != release) {
+            self.retire(&id);
+        }
+        if self.records().any(|(_, i)| i.slot == slot && (i.release != release || given_up(i.state))) {
+            return false;
+        }
+        self.run.slots.insert(slot, release);
+        true
+    }
+
+    /// Whether every new instance with a port is up for the settle time; an error when one never will be.
+    fn new_ones_up(&mut self, record: &ReleaseRecord) -> Result<bool, String> {
+        let settle = Duration::from_millis(record.release.traffic.policy.settle_ms);
+        let release = record.release.number;
+        let new: Vec<(InstanceId, InstanceRecord)> = self
+            .records()
+            .filter(|(_, i)| i.release == release && i.address.is_some() && !given_up(i.state))
+            .map(|(id, i)| (id.clone(), i.clone()))
+            .collect();
+        let wanted: u32 = record.release.traffic.processes.keys().map(|process| self.wanted(record, process)).sum();
+        let mut all = new.len() == wanted as usize;
+        for (id, instance) in &new {
+            match self.progress(id, instance, settle) {
+                Progress::Up => {}
+                Progress::Waiting(what) => {
+                    all = false;
+                    self.waits_for(what);
+                }
+                Progress::Broken(reason) => return Err(reason),
+            }
+        }
+        Ok(all)
+    }
+
+    fn progress(&mut self, id: &InstanceId, instance: &InstanceRecord, settle: Duration) -> Progress {
+        let published = self.slice.published.filter(|_| self.slice.run.instances.contains_key(id));
+        if let Some(up_for) = published.and_then(|generation| self.observed.up_for(id, generation)) {
+            if up_for >= settle {
+                return Progress::Up;
+            }
+            self.wake_after(settle - up_for, "settle time");
+            return Progress::Waiting(format!("{id} is up and settling"));
+        }
+        match self.observed.instance(&instance.server, id) {
+            Seen::Unknown => Progress::Waiting(format!("{id}: server {} cannot be seen", instance.server)),
+            Seen::Absent => Progress::Waiting(format!("{id} is being created")),
+            Seen::Present(seen) if seen.restarts >= RESTARTS_MAX => {
+                let how =
+                    seen.last_exit.as_ref().map_or_else(String::new, |exit| format!(", last {}", exit_text(exit)));
+                Progress::Broken(format!("{id} ended {} times{how}", seen.restarts))
+            }
+            Seen::Present(seen) if seen.phase == InstancePhase::Created => {
+                Progress::Waiting(format!("{id} is being started"))
+            }
+            Seen::Present(seen) => match &seen.problem {
+                Some(problem) => Progress::Waiting(format!("{id}: {problem}")),
+                None => Progress::Waiting(format!("{id} is not up yet")),
+            },
+        }
+    }
+
+    /// One fact: the new ones are active, the old ones drain. It is recorded, then published.
+    fn flip(&mut self, record: &ReleaseRecord, slot: Slot) {
+        let release = record.release.number;
+        for id in self.ids(|i| i.slot == slot.other() && i.address.is_some() && !given_up(i.state)) {
+            self.set(&id, Traffic::Draining { retire: false, names_gone: None });
+        }
+        for id in self.ids(|i| i.release == release && i.address.is_some() && !given_up(i.state)) {
+            self.set(&id, Traffic::Active);
+            if let Some(instance) = self.run.instances.get_mut(&id) {
+                instance.slot = slot;
+            }
+        }
+        let first = self.run.live.is_none();
+        self.run.live = Some(slot);
+        if first {
+            self.run.slots.insert(slot.other(), release);
+        }
+        self.run.aborted = None;
+        let (now, policy) = (self.now, &record.release.traffic.policy);
+        let drain_ms = policy.request_drain_ms.max(policy.stream_drain_ms) + MEMBER_UNSEEN_MAX.as_millis() as u64;
+        if let Some(deployment) = &mut self.deployment {
+            deployment.flipped_unix_ms = Some(now.unix_ms);
+            deployment.drain_deadline = Some(Timer::start(now, drain_ms));
+        }
+        self.happened(EventKind::Flipped, format!("traffic moved to {} (release {release})", record.release.version));
+    }
+
+    fn follow_after_flip(&mut self, record: &ReleaseRecord) {
+        let live = record.release.number;
+        let draining = self.ids(|i| {
+            i.release != live && matches!(i.state, Traffic::Draining { .. } | Traffic::Retiring) && i.address.is_some()
+        });
+        let background = self.background_up(record);
+        if draining.is_empty() && matches!(background, Ok(true)) {
+            let window = record.release.traffic.policy.rollback_window_ms;
+            self.run.warm = Some(Timer::start(self.now, window));
+            self.run.last_good = Some(live);
+            for id in self.ids(|i| i.release != live && i.address.is_none()) {
+                self.set(&id, Traffic::Retiring);
+            }
+            return self.end_deployment(EndState::Done, None);
+        }
+        if let Err(reason) = background {
+            return self.end_deployment(EndState::Degraded, Some(reason));
+        }
+        for id in &draining {
+            self.waits_for(format!("{id} is draining"));
+        }
+        let Some(deadline) = self.deployment.as_ref().and_then(|deployment| deployment.drain_deadline) else { return };
+        if !deadline.is_over(self.now) {
+            return self.wake_at(deadline, "drain deadline");
+        }
+        let missing: Vec<String> = self.observed.missing_members().map(|(id, _)| id.to_string()).collect();
+        let reason = format!("waited too long for the old instances to drain (not heard of: {})", missing.join(", "));
+        self.end_deployment(EndState::Degraded, Some(reason));
+    }
+
+    /// Whether the processes without a port run for the settle time; their records are `keep_live`'s work.
+    fn background_up(&mut self, record: &ReleaseRecord) -> Result<bool, String> {
+        let settle = record.release.traffic.policy.settle_ms;
+        let mut all = true;
+        for (process, _) in record.release.processes.iter().filter(|(_, spec)| spec.port.is_none()) {
+            let live = record.release.number;
+            let own: Vec<_> = self
+                .records()
+                .filter(|(_, i)| i.release == live && i.process == *process && !given_up(i.state))
+                .map(|(id, i)| (id.clone(), i.server.clone()))
+                .collect();
+            all &= own.len() == self.wanted(record, process) as usize;
+            for (id, server) in own {
+                let Seen::Present(seen) = self.observed.instance(&server, &id) else {
+                    all = false;
+                    self.waits_for(format!("{id} is being started"));
+                    continue;
+                };
+                if seen.restarts >= RESTARTS_MAX && seen.running_for_ms < settle {
+                    return Err(format!("{id} ended {} times", seen.restarts));
+                }
+                if seen.running_for_ms < settle {
+                    all = false;
+                    self.wake_after(Duration::from_millis(settle - seen.running_for_ms), "settle time");
+                    self.waits_for(format!("{id} is settling"));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Before the flip: the new ones are given up, traffic never moved.
+    fn give_up(&mut self, state: EndState, reason: String) {
+        let Some(release) = self.deployment.as_ref().map(|deployment| deployment.release) else { return };
+        let idle = self.idle_slot();
+        for id in self.ids(|i| i.slot == idle && i.release == release) {
+            self.retire(&id);
+        }
+        if state == EndState::Aborted {
+            self.run.aborted = Some(release);
+        }
+        self.end_deployment(state, Some(reason));
+    }
+}
+
+pub(crate) fn exit_text(exit: &appbase_core::v1::InstanceExit) -> String {
+    match (exit.code, exit.signal) {
+        (_, Some(signal)) => format!("by signal {signal} after {:.1}s", exit.ran_ms as f64 / 1000.0),
+        (Some(code), None) => format!("with exit code {code} after {:.1}s", exit.ran_ms as f64 / 1000.0),
+        (None, None) => "for an unknown reason".to_owned(),
+    }
+}

@@ -1,0 +1,120 @@
+//! Render: run records become the route table and the name table. Same records, same tables.
+
+use std::collections::BTreeMap;
+
+use appbase_core::v1::Policy;
+use appbase_core::{AppName, Digest, EnvironmentName, ReleaseNumber};
+use dns_core::v1::{AppNames, NameSection, NamedInstance};
+use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
+use serde::Serialize;
+
+use crate::v1::state::{DesiredApp, ReleaseRecord, Run, Traffic};
+
+/// What lb needs of one app; none while nothing of it takes or will take traffic.
+pub fn route_section(
+    environment: &EnvironmentName,
+    app: &AppName,
+    desired: &DesiredApp,
+    run: &Run,
+    releases: &BTreeMap<ReleaseNumber, ReleaseRecord>,
+) -> Option<RouteSection> {
+    let live = live_release(run);
+    let mut pools: BTreeMap<ReleaseNumber, Pool> = BTreeMap::new();
+    for (id, instance) in &run.instances {
+        let (Some(address), Some(state)) = (instance.address, pool_state(instance.state)) else { continue };
+        let pool = pools.entry(instance.release).or_insert_with(|| Pool {
+            weight: weight(run, live, instance.release),
+            probes: releases.get(&instance.release).map(probes).unwrap_or_default(),
+            instances: BTreeMap::new(),
+        });
+        pool.instances.insert(id.clone(), PoolInstance { process: instance.process.clone(), address, state });
+    }
+    let shown = live.and_then(|live| releases.get(&live));
+    if shown.is_none() && pools.is_empty() {
+        return None;
+    }
+    let default = Policy::default();
+    let policy = shown.map_or(&default, |record| &record.release.traffic.policy);
+    Some(RouteSection {
+        environment: environment.clone(),
+        app: app.clone(),
+        live,
+        routes: shown.map(|record| record.release.traffic.routes.clone()).unwrap_or_default(),
+        pools,
+        hold: desired.hold,
+        maintenance: desired.maintenance.clone(),
+        drain: Drain { requests_ms: policy.request_drain_ms, streams_ms: policy.stream_drain_ms },
+    })
+}
+
+/// What dns needs of one app: what is draining is no longer in it.
+pub fn name_section(
+    environment: &EnvironmentName,
+    app: &AppName,
+    run: &Run,
+    releases: &BTreeMap<ReleaseNumber, ReleaseRecord>,
+) -> Option<NameSection> {
+    let live = live_release(run);
+    let mut instances = BTreeMap::new();
+    for (id, instance) in &run.instances {
+        let (Some(address), Some(record)) = (instance.address, releases.get(&instance.release)) else { continue };
+        let active = match instance.state {
+            Traffic::Active => true,
+            Traffic::Standby => false,
+            Traffic::Draining { .. } | Traffic::Retiring => continue,
+        };
+        let named = NamedInstance {
+            process: instance.process.clone(),
+            number: instance.number,
+            release: instance.release,
+            version: record.release.version.clone(),
+            address: address.ip(),
+            port: Some(address.port()),
+            active,
+        };
+        instances.insert(id.clone(), named);
+    }
+    if live.is_none() && instances.is_empty() {
+        return None;
+    }
+    let routed = live.and_then(|live| releases.get(&live)).is_some_and(|r| !r.release.traffic.routes.is_empty());
+    Some(NameSection::App(AppNames {
+        environment: environment.clone(),
+        app: app.clone(),
+        default_environment: environment.is_default(),
+        routed,
+        live,
+        instances,
+    }))
+}
+
+/// Digest of a section as it is published.
+pub fn digest<S: Serialize>(section: &S) -> Digest {
+    Digest::of(&serde_json::to_vec(section).expect("sections have text keys"))
+}
+
+pub fn live_release(run: &Run) -> Option<ReleaseNumber> {
+    run.slots.get(&run.live?).copied()
+}
+
+fn weight(run: &Run, live: Option<ReleaseNumber>, release: ReleaseNumber) -> u32 {
+    match run.weights.get(&release) {
+        Some(weight) => *weight,
+        None if run.weights.is_empty() && live == Some(release) => 100,
+        None => 0,
+    }
+}
+
+fn probes(record: &ReleaseRecord) -> BTreeMap<appbase_core::ProcessName, appbase_core::v1::Probe> {
+    let processes = &record.release.traffic.processes;
+    processes.iter().map(|(name, traffic)| (name.clone(), traffic.probe.clone())).collect()
+}
+
+fn pool_state(state: Traffic) -> Option<InstanceState> {
+    match state {
+        Traffic::Standby => Some(InstanceState::Standby),
+        Traffic::Active => Some(InstanceState::Active),
+        Traffic::Draining { .. } => Some(InstanceState::Draining),
+        Traffic::Retiring => None,
+    }
+}

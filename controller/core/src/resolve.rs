@@ -1,0 +1,284 @@
+//! Resolve: a pushed version, its app file and the environment's overlay become one release, every value with its
+//! origin. Order: overlay > app file > platform default.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use appbase_core::v1::{
+    InstanceSpec, Policy, Probe, ProcessTraffic, Release, Route, Source, TrafficSpec, Value, VersionDocument,
+};
+use appbase_core::{EnvironmentName, ProcessName, ReleaseNumber};
+
+use crate::app_file::{self, AppFileError};
+use crate::v1::app_file::{AppFile, LimitsFile, TrafficFile};
+use crate::v1::state::DesiredApp;
+use crate::words::{self, WordsError};
+
+/// What the platform gives where neither overlay nor app file says anything.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    pub domain: String,
+    pub policy: Policy,
+    pub probe: Probe,
+    pub stop_grace_ms: u64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            domain: "platform".to_owned(),
+            policy: Policy::default(),
+            probe: Probe::default(),
+            stop_grace_ms: 10_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    #[error(transparent)]
+    AppFile(#[from] AppFileError),
+    #[error("command of process {process}: {source}")]
+    Words { process: ProcessName, source: WordsError },
+    #[error("process {process} has no command: give one in platform.toml (command = \"…\")")]
+    NoCommand { process: ProcessName },
+    #[error("a route goes to process {process}, which has no port")]
+    NoPort { process: ProcessName },
+    #[error("{key}: {reason}")]
+    Value { key: String, reason: &'static str },
+}
+
+/// A release and how many instances its app file asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    pub release: Release,
+    pub scale: BTreeMap<ProcessName, u32>,
+}
+
+/// One process as the app file describes it, the top of the file and `[processes.x]` made alike.
+struct Described<'a> {
+    command: Option<&'a str>,
+    port: Option<u16>,
+    health: Option<&'a str>,
+    instances: Option<u32>,
+    limits: &'a LimitsFile,
+    overlap: bool,
+    stop_grace: Option<f64>,
+}
+
+pub fn resolve(
+    document: &VersionDocument,
+    environment: &EnvironmentName,
+    overlay: &DesiredApp,
+    number: ReleaseNumber,
+    defaults: &Defaults,
+) -> Result<Resolved, ResolveError> {
+    let file = app_file::parse(&document.app_file)?;
+    let values = values(&file, overlay);
+    let mut processes = BTreeMap::new();
+    let mut traffic = BTreeMap::new();
+    let mut scale = BTreeMap::new();
+    for (name, described) in described(&file) {
+        let command = command(&name, &described, &document.source)?;
+        scale.insert(name.clone(), described.instances.unwrap_or(1));
+        if described.port.is_some() {
+            let probe = probe(described.health, &file.traffic, defaults)?;
+            traffic.insert(name.clone(), ProcessTraffic { probe });
+        }
+        let spec = InstanceSpec {
+            source: document.source.clone(),
+            base: file.base.clone(),
+            command,
+            values: values.clone(),
+            port: described.port,
+            limits: app_file::limits(described.limits)?,
+            overlap: described.overlap,
+            stop_grace_ms: millis("stop_grace", described.stop_grace, defaults.stop_grace_ms)?,
+        };
+        processes.insert(name, spec);
+    }
+    let routes = routes(document, environment, &file, overlay, &traffic, &defaults.domain)?;
+    let policy = policy(&file.traffic, &defaults.policy)?;
+    let release = Release {
+        needs: Vec::new(),
+        app: document.app.clone(),
+        environment: environment.clone(),
+        number,
+        version: document.version.clone(),
+        processes,
+        traffic: TrafficSpec { routes, processes: traffic, policy },
+    };
+    Ok(Resolved { release, scale })
+}
+
+/// Whether two releases differ in nothing but their number: then they are one.
+pub fn same_content(one: &Release, other: &Release) -> bool {
+    Release { number: 0, ..one.clone() } == Release { number: 0, ..other.clone() }
+}
+
+fn described(file: &AppFile) -> Vec<(ProcessName, Described<'_>)> {
+    let mut all: Vec<_> = file
+        .processes
+        .iter()
+        .map(|(name, process)| {
+            let described = Described {
+                command: process.command.as_deref(),
+                port: process.port,
+                health: process.health.as_deref(),
+                instances: process.instances,
+                limits: &process.limits,
+                overlap: process.overlap,
+                stop_grace: process.stop_grace,
+            };
+            (name.clone(), described)
+        })
+        .collect();
+    if !file.processes.contains_key(ProcessName::DEFAULT) {
+        let web = Described {
+            command: file.command.as_deref(),
+            port: file.port,
+            health: file.health.as_deref(),
+            instances: file.instances,
+            limits: &file.limits,
+            overlap: false,
+            stop_grace: file.stop_grace,
+        };
+        all.push((ProcessName::default_name(), web));
+    }
+    all
+}
+
+fn command(process: &ProcessName, described: &Described<'_>, source: &Source) -> Result<Vec<String>, ResolveError> {
+    let line = described.command.unwrap_or_default();
+    let words = words::split(line).map_err(|source| ResolveError::Words { process: process.clone(), source })?;
+    match source {
+        Source::Artifact { .. } if words.is_empty() => Err(ResolveError::NoCommand { process: process.clone() }),
+        _ => Ok(words),
+    }
+}
+
+fn values(file: &AppFile, overlay: &DesiredApp) -> BTreeMap<String, Value> {
+    let both = file.values.iter().chain(&overlay.values);
+    both.map(|(key, value)| (key.clone(), Value::Plain(value.clone()))).collect()
+}
+
+/// The app's own names always, then the file's hosts, then the environment's routes.
+fn routes(
+    document: &VersionDocument,
+    environment: &EnvironmentName,
+    file: &AppFile,
+    overlay: &DesiredApp,
+    traffic: &BTreeMap<ProcessName, ProcessTraffic>,
+    domain: &str,
+) -> Result<Vec<Route>, ResolveError> {
+    let mut routes = BTreeSet::new();
+    let web = ProcessName::default_name();
+    if traffic.contains_key(&web) {
+        let path = file.path.clone().unwrap_or_else(|| "/".to_owned());
+        let mut hosts = vec![Some(format!("{}.{environment}.{domain}", document.app))];
+        if environment.is_default() {
+            hosts.push(Some(format!("{}.{domain}", document.app)));
+        }
+        hosts.extend(file.hosts.iter().map(|host| (host != "*").then(|| host.clone())));
+        for host in hosts {
+            routes.insert(Route { host, path: path.clone(), process: web.clone() });
+        }
+    }
+    routes.extend(overlay.routes.iter().cloned());
+    if let Some(route) = routes.iter().find(|route| !traffic.contains_key(&route.process)) {
+        return Err(ResolveError::NoPort { process: route.process.clone() });
+    }
+    Ok(routes.into_iter().collect())
+}
+
+fn probe(path: Option<&str>, file: &TrafficFile, defaults: &Defaults) -> Result<Probe, ResolveError> {
+    Ok(Probe {
+        path: path.unwrap_or(&defaults.probe.path).to_owned(),
+        interval_ms: millis("traffic.probe_interval", file.probe_interval, defaults.probe.interval_ms)?.max(20),
+        timeout_ms: millis("traffic.probe_timeout", file.probe_timeout, defaults.probe.timeout_ms)?.max(20),
+        ..defaults.probe
+    })
+}
+
+fn policy(file: &TrafficFile, defaults: &Policy) -> Result<Policy, ResolveError> {
+    Ok(Policy {
+        settle_ms: millis("traffic.settle", file.settle, defaults.settle_ms)?,
+        probe_deadline_ms: millis("traffic.probe_deadline", file.probe_deadline, defaults.probe_deadline_ms)?,
+        request_drain_ms: millis("traffic.request_drain", file.request_drain, defaults.request_drain_ms)?,
+        stream_drain_ms: millis("traffic.stream_drain", file.stream_drain, defaults.stream_drain_ms)?,
+        rollback_window_ms: millis("traffic.rollback_window", file.rollback_window, defaults.rollback_window_ms)?,
+    })
+}
+
+/// Seconds of a file as milliseconds; at most a day.
+fn millis(key: &str, seconds: Option<f64>, default: u64) -> Result<u64, ResolveError> {
+    match seconds {
+        None => Ok(default),
+        Some(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok((seconds * 1000.0).round() as u64),
+        Some(_) => Err(ResolveError::Value { key: key.to_owned(), reason: "seconds, from 0 to 86400" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use appbase_core::{AppName, Digest, Version};
+
+    use super::*;
+
+    fn document(app_file: &str) -> VersionDocument {
+        VersionDocument {
+            needs: Vec::new(),
+            app: AppName::parse("shop").expect("a name"),
+            version: Version::parse("2").expect("a version"),
+            source: Source::Artifact { layers: vec![Digest::of(b"layer")] },
+            app_file: app_file.to_owned(),
+        }
+    }
+
+    fn resolved(app_file: &str, overlay: &DesiredApp) -> Result<Resolved, ResolveError> {
+        resolve(&document(app_file), &EnvironmentName::default_name(), overlay, 1, &Defaults::default())
+    }
+
+    #[test]
+    fn overlay_wins_over_file_wins_over_default() {
+        let overlay = DesiredApp { values: [("A".into(), "overlay".into())].into(), ..DesiredApp::default() };
+        let file =
+            "command = \"./shop 'a b'\"\nport = 80\n[values]\nA = \"file\"\nB = \"file\"\n[traffic]\nsettle = 0.2\n";
+        let release = resolved(file, &overlay).expect("sound").release;
+        let web = &release.processes["web"];
+        assert_eq!(web.values["A"], Value::Plain("overlay".into()));
+        assert_eq!(web.values["B"], Value::Plain("file".into()));
+        assert_eq!(web.command, ["./shop", "a b"]);
+        assert_eq!((release.traffic.policy.settle_ms, release.traffic.policy.request_drain_ms), (200, 30_000));
+        let hosts: Vec<_> = release.traffic.routes.iter().filter_map(|route| route.host.as_deref()).collect();
+        assert_eq!(hosts, ["shop.platform", "shop.production.platform"]);
+    }
+
+    #[test]
+    fn only_what_instances_need_is_in_their_spec() {
+        let one = resolved("command = \"./shop\"\nport = 80\n", &DesiredApp::default()).expect("sound").release;
+        let two = resolved(
+            "command = \"./shop\"\nport = 80\nhosts = [\"*\"]\n[traffic]\nsettle = 9\n",
+            &DesiredApp::default(),
+        );
+        let two = two.expect("sound").release;
+        assert_eq!(one.processes["web"].digest(), two.processes["web"].digest(), "routes start nothing");
+        assert!(!same_content(&one, &two));
+        assert!(same_content(&one, &Release { number: 9, ..one.clone() }));
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused() {
+        let check = |file: &str, expect: &str| {
+            let error = resolved(file, &DesiredApp::default()).expect_err(file).to_string();
+            assert!(error.contains(expect), "{file:?} gave {error}");
+        };
+        check("port = 80", "process web has no command");
+        check("command = \"a 'b\"", "command of process web: the quote ' opened at character 2 is never closed");
+        check("command = \"a\"\n[traffic]\nsettle = -1", "traffic.settle: seconds, from 0 to 86400");
+        let overlay = DesiredApp {
+            routes: vec![Route { host: None, path: "/".into(), process: ProcessName::parse("other").expect("a name") }],
+            ..DesiredApp::default()
+        };
+        assert!(resolved("command = \"a\"", &overlay).is_err());
+    }
+}

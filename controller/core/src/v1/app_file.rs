@@ -1,0 +1,67 @@
+//! `platform.toml`: what a person writes beside an app. Strict: an unknown key is an error with its place.
+
+use std::collections::BTreeMap;
+
+use appbase_core::ProcessName;
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AppFile {
+    /// The command of process `web`, as one line: split into words by quotes, nothing expanded.
+    pub command: Option<String>,
+    /// The image an artifact runs in.
+    pub base: Option<String>,
+    pub port: Option<u16>,
+    /// Path that lb probes; `/health` unless given.
+    pub health: Option<String>,
+    /// Hosts the app answers besides its own names; `*` is every host.
+    pub hosts: Vec<String>,
+    /// Path prefix on all hosts; `/` unless given.
+    pub path: Option<String>,
+    /// Instances of process `web`; 1 unless given.
+    pub instances: Option<u32>,
+    pub limits: LimitsFile,
+    pub values: BTreeMap<String, String>,
+    pub traffic: TrafficFile,
+    /// Seconds from SIGTERM to SIGKILL; 10 unless given.
+    pub stop_grace: Option<f64>,
+    /// Further processes by name.
+    pub processes: BTreeMap<ProcessName, ProcessFile>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessFile {
+    pub command: Option<String>,
+    pub port: Option<u16>,
+    pub health: Option<String>,
+    pub instances: Option<u32>,
+    pub limits: LimitsFile,
+    /// Old and new may run side by side although the process has no port.
+    pub overlap: bool,
+    pub stop_grace: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsFile {
+    /// `64MiB`, `1GiB`, or a number of bytes as text.
+    pub memory: Option<String>,
+    /// Cores: `0.5`.
+    pub cpu: Option<f64>,
+    pub pids: Option<u64>,
+}
+
+/// Seconds, each; the platform's default where absent.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrafficFile {
+    pub settle: Option<f64>,
+    pub probe_deadline: Option<f64>,
+    pub probe_interval: Option<f64>,
+    pub probe_timeout: Option<f64>,
+    pub request_drain: Option<f64>,
+    pub stream_drain: Option<f64>,
+    pub rollback_window: Option<f64>,
+}
