@@ -10,6 +10,7 @@ pub mod durable;
 pub mod gate;
 pub mod member;
 pub mod problem;
+pub mod process;
 pub mod random;
 pub mod serve;
 pub mod shutdown;
