@@ -2,6 +2,7 @@
 
 mod authorize;
 mod blobs;
+mod linger;
 mod manifests;
 mod respond;
 mod tutorial;
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use repository_core::{Code, Refusal, Route};
@@ -36,14 +37,8 @@ pub(crate) fn router(store: Arc<Store>) -> Router {
         .route("/config/{app}/{file}", get(tutorial::config))
         .route("/files/{app}/{file}", get(tutorial::files))
         .fallback(registry)
-        .layer(middleware::from_fn_with_state(app.clone(), count))
+        .layer(middleware::from_fn_with_state(app.clone(), linger::answered))
         .with_state(app)
-}
-
-async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    app.store.counters().answered(response.status().as_u16());
-    response
 }
 
 /// Everything that a query may say; each route looks at what is its own.

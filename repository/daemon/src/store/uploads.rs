@@ -198,3 +198,33 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::*;
+
+    #[tokio::test]
+    async fn only_stale_uploads_that_nobody_writes_to_are_given_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let limits = Limits { blob_bytes_max: 1000, uploads_max: 10 };
+        let (clock, tasks) = (kit::Clock::start(), kit::Tasks::new());
+        let store = Store::open(directory.path(), limits, clock, tasks).await.expect("opens");
+        let name = RepositoryName::parse("a").expect("a name");
+        let id = store.begin_upload(&name).await.expect("begun");
+        let busy = store.begin_upload(&name).await.expect("begun");
+        let touched_ms = store.session(&name, &id).expect("open").progress().touched_ms;
+        let turn = store.session(&name, &busy).expect("open").turn().await.expect("free");
+
+        store.purge_uploads(touched_ms + STALE_AFTER_MS - 1).await.expect("purged");
+        assert_eq!(store.uploads_open(), 2, "a minute too early");
+        store.purge_uploads(touched_ms + 2 * STALE_AFTER_MS).await.expect("purged");
+        assert!(store.upload_offset(&name, &id).is_err(), "given up");
+        assert!(!store.layout.upload(&id).exists());
+        assert_eq!(store.upload_offset(&name, &busy).expect("still open"), 0);
+        drop(turn);
+        store.purge_uploads(touched_ms + 2 * STALE_AFTER_MS).await.expect("purged");
+        assert_eq!(store.uploads_open(), 0);
+        assert!(store.database.read(catalogue::uploads).await.expect("read").is_empty());
+    }
+}

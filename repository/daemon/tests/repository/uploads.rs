@@ -157,6 +157,17 @@ async fn an_upload_goes_on_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_who_is_still_sending() {
+    let world = World::start().await;
+    let upload = world.begin_upload("a").await;
+    for _ in 0..20 {
+        let response = world.patch(&upload, "7-4194310", &vec![1; 4 << 20]).await;
+        assert_eq!(header(&response, "range"), "0-0");
+        refused(response, 416, "BLOB_UPLOAD_INVALID").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_requests_to_one_upload_take_turns() {
     let world = World::start().await;
     let upload = world.begin_upload("a").await;

@@ -9,19 +9,19 @@ use repository::{Config, Handle};
 use repository_core::Descriptor;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 
-pub struct World {
-    pub http: reqwest::Client,
-    pub directory: tempfile::TempDir,
+pub(crate) struct World {
+    pub(crate) http: reqwest::Client,
+    pub(crate) directory: tempfile::TempDir,
     running: Option<(Handle, Shutdown)>,
     change: fn(&mut Config),
 }
 
 impl World {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    pub async fn start_with(change: fn(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: fn(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().expect("a client");
         let mut world = Self { http, directory, running: None, change };
@@ -29,7 +29,7 @@ impl World {
         world
     }
 
-    pub async fn begin(&mut self) {
+    pub(crate) async fn begin(&mut self) {
         let mut config = Config::on_free_ports(self.data());
         (self.change)(&mut config);
         let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
@@ -37,38 +37,38 @@ impl World {
         self.running = Some((handle, shutdown));
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         let (handle, shutdown) = self.running.take().expect("running");
         shutdown.ask();
         handle.finished(Duration::from_secs(10)).await;
     }
 
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.begin().await;
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
-    pub fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         &self.running.as_ref().expect("running").0
     }
 
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("http://{}{path}", self.handle().address))
     }
 
-    pub async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Response {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Response {
         self.request(method, path).body(body).send().await.expect("an answer")
     }
 
-    pub async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.send(Method::GET, path, "").await
     }
 
-    pub async fn push_blob(&self, name: &str, bytes: &[u8]) -> Digest {
+    pub(crate) async fn push_blob(&self, name: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let path = format!("/v2/{name}/blobs/uploads/?digest={digest}");
         let response = self.send(Method::POST, &path, bytes.to_vec()).await;
@@ -77,25 +77,25 @@ impl World {
     }
 
     /// Begins an upload; answers its path.
-    pub async fn begin_upload(&self, name: &str) -> String {
+    pub(crate) async fn begin_upload(&self, name: &str) -> String {
         let response = self.send(Method::POST, &format!("/v2/{name}/blobs/uploads/"), "").await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         header(&response, "location")
     }
 
-    pub async fn patch(&self, upload: &str, range: &str, bytes: &[u8]) -> Response {
+    pub(crate) async fn patch(&self, upload: &str, range: &str, bytes: &[u8]) -> Response {
         let request = self.request(Method::PATCH, upload).header("content-range", range).body(bytes.to_vec());
         request.send().await.expect("an answer")
     }
 
-    pub async fn put_manifest(&self, name: &str, reference: &str, bytes: &[u8]) -> Response {
+    pub(crate) async fn put_manifest(&self, name: &str, reference: &str, bytes: &[u8]) -> Response {
         let request = self.request(Method::PUT, &format!("/v2/{name}/manifests/{reference}"));
         let request = request.header("content-type", appbase_core::v1::media::MANIFEST).body(bytes.to_vec());
         request.send().await.expect("an answer")
     }
 
     /// A manifest of one config and these layers, whose blobs are pushed as well.
-    pub async fn manifest(&self, name: &str, kind: &str, config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
+    pub(crate) async fn manifest(&self, name: &str, kind: &str, config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
         let digest = self.push_blob(name, config).await;
         let mut described = Vec::new();
         for layer in layers {
@@ -106,7 +106,7 @@ impl World {
         repository_core::manifest::manifest(kind, digest, config.len() as u64, &described)
     }
 
-    pub async fn metric(&self, name: &str) -> u64 {
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
         let url = format!("http://{}/metrics", self.handle().admin);
         let text = self.http.get(url).send().await.expect("an answer").text().await.expect("text");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
@@ -114,13 +114,13 @@ impl World {
     }
 }
 
-pub fn header(response: &Response, name: &str) -> String {
+pub(crate) fn header(response: &Response, name: &str) -> String {
     let value = response.headers().get(name).unwrap_or_else(|| panic!("no {name} in {:?}", response.headers()));
     value.to_str().expect("text").to_owned()
 }
 
 /// Asserts the status and the OCI code of a refusal, and that it reads as a problem document as well.
-pub async fn refused(response: Response, status: u16, code: &str) -> kit::problem::Problem {
+pub(crate) async fn refused(response: Response, status: u16, code: &str) -> kit::problem::Problem {
     assert_eq!(response.status().as_u16(), status);
     let body = response.bytes().await.expect("a body");
     let oci: repository_core::v1::ErrorBody = serde_json::from_slice(&body).expect("the OCI form");
@@ -131,7 +131,7 @@ pub async fn refused(response: Response, status: u16, code: &str) -> kit::proble
 }
 
 /// Files below `directory`, by name.
-pub fn files(directory: &Path) -> Vec<String> {
+pub(crate) fn files(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).expect("readable");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
