@@ -4,5 +4,6 @@
 //! this crate.
 
 pub mod compute;
+pub mod docker;
 
 pub use compute::{Compute, ComputeError, LogLine, LogRequest};
