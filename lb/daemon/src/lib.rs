@@ -1,1 +1,181 @@
+//! The load balancer's daemon: accepts, forwards, probes, drains, and follows the route table. What to do is lb-core's.
+//!
+//! ```text
+//! table ──► Balancer.put ──► snapshot (one pointer) ──► Proxy.enter ──► instance
+//! probe ──► health ─────────►    ▲                         │
+//! sweep ◄── draining backends ◄──┴── Backend (gate, who is inside) ◄─┘
+//! ```
+//! Start at [`run`]; one request is in `proxy`, a table swap in `balancer`.
 
+mod admin;
+mod backend;
+mod balancer;
+mod client;
+mod config;
+mod connection;
+mod counters;
+mod framing;
+mod hold;
+mod listen;
+mod member;
+mod probe;
+mod proxy;
+mod refusal;
+mod request;
+mod snapshot;
+mod sweep;
+mod websocket;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use appbase_core::SectionKey;
+pub use config::Config;
+use kit::client::Client;
+use kit::member::{Following, MemberError, follow};
+use kit::serve::BindError;
+use kit::{Shutdown, Tasks};
+use lb_core::v1::TableFile;
+use lb_core::{Table, TableError};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::balancer::Balancer;
+use crate::member::Member;
+
+/// Name of the saved table within the data directory.
+const SAVED_TABLE: &str = "route-table";
+
+/// Where it serves.
+#[derive(Debug, Clone, Copy)]
+pub struct Handle {
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot {doing} {path}")]
+    File {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is not a route table: {reason}")]
+    TableFile { path: PathBuf, reason: String },
+    #[error("{path} is not a sound route table")]
+    Table {
+        path: PathBuf,
+        #[source]
+        source: Box<TableError>,
+    },
+    #[error("cannot follow the controller")]
+    Member(#[from] MemberError),
+    #[error("cannot start a data thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Binds, puts the table file or the saved table in force, then serves until shutdown: no new connections then, what
+/// is in flight ends within 10 s.
+pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let listeners = listen::bind(config.http, config.threads.unwrap_or_else(cores).max(1))?;
+    let http = listeners.first().map_or(Ok(config.http), std::net::TcpListener::local_addr);
+    let http = http.map_err(|source| BindError { address: config.http, source })?;
+    let admin = kit::serve::bind(config.admin).await?;
+
+    let balancer = Balancer::new(tasks, shutdown);
+    if let Some(path) = &config.table {
+        balancer.put(read_table(path)?, false);
+    }
+    follow_controller(&config, &balancer, tasks, shutdown)?;
+
+    let router = admin::router(&balancer);
+    let admin = kit::serve::http(tasks, "lb-admin", admin, router, shutdown)
+        .map_err(|source| BindError { address: config.admin, source })?;
+    let (sweeping, asked) = (sweep::sweep_forever(Arc::clone(&balancer)), shutdown.asked());
+    let (stop, stopping) = watch::channel(false);
+    let ends = listen::start(listeners, &balancer, &stopping, config.access_log).map_err(RunError::Thread)?;
+    tasks.spawn("lb-data", async move {
+        tokio::select! { () = asked => {}, () = sweeping => {} }
+        let _ = stop.send(true);
+        for end in ends {
+            let _ = end.await;
+        }
+    });
+    tracing::info!(%http, %admin, "load balancer serves");
+    Ok(Handle { http, admin })
+}
+
+fn follow_controller(
+    config: &Config,
+    balancer: &Arc<Balancer>,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
+    let Some(controller) = &config.controller else { return Ok(()) };
+    let failed = |doing, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| RunError::File { doing, path, source }
+    };
+    let token = match &config.token_file {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(failed("read the token in", path))?.trim().to_owned()),
+        None => None,
+    };
+    if let Some(data) = &config.data {
+        std::fs::create_dir_all(data).map_err(failed("create", data))?;
+    }
+    let following = Following {
+        member: config.member.clone(),
+        controller: Client::new(controller, token),
+        saved: config.data.as_ref().map(|data| data.join(SAVED_TABLE)),
+    };
+    let in_force = Arc::clone(&balancer.in_force);
+    follow(Arc::new(Member(Arc::clone(balancer))), following, in_force, tasks, shutdown)?;
+    Ok(())
+}
+
+/// Reads what a person wrote for `--table`.
+fn read_table(path: &Path) -> Result<Table, RunError> {
+    let unreadable = |reason: String| RunError::TableFile { path: path.into(), reason };
+    let text = std::fs::read(path).map_err(|source| RunError::File { doing: "read", path: path.into(), source })?;
+    let written: Value = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+    let file: TableFile = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+    let understood = serde_json::to_value(&file).map_err(|error| unreadable(error.to_string()))?;
+    if let Some(place) = unknown_field(&written, &understood) {
+        return Err(unreadable(format!("field {place} is not known: correct or remove it")));
+    }
+    let mut sections = BTreeMap::new();
+    for section in file.sections {
+        let key = SectionKey::app(&section.environment, &section.app);
+        if sections.insert(key.clone(), section).is_some() {
+            return Err(unreadable(format!("section {key} is in it twice")));
+        }
+    }
+    Table::new(&sections).map_err(|error| RunError::Table { path: path.into(), source: Box::new(error) })
+}
+
+/// The first field of `written` that `understood`, the same document read and written again, does not have. On the wire
+/// unknown fields are ignored; in a file that a person wrote they are mistakes.
+fn unknown_field(written: &Value, understood: &Value) -> Option<String> {
+    match (written, understood) {
+        (Value::Object(written), Value::Object(understood)) => {
+            written.iter().find_map(|(key, value)| match understood.get(key) {
+                None if value.is_null() => None,
+                None => Some(key.clone()),
+                Some(known) => unknown_field(value, known).map(|inner| format!("{key}.{inner}")),
+            })
+        }
+        (Value::Array(written), Value::Array(understood)) => written
+            .iter()
+            .zip(understood)
+            .enumerate()
+            .find_map(|(at, (value, known))| unknown_field(value, known).map(|inner| format!("{at}.{inner}"))),
+        _ => None,
+    }
+}

@@ -1,0 +1,133 @@
+//! Admin: health, metrics and route explanations.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use appbase_core::SectionKey;
+use appbase_core::v1::Health;
+use appbase_core::v1::status::DURATION_BUCKETS_MS;
+use axum::extract::{Query, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use kit::problem::Problem;
+use lb_core::explain::{Explanation, explain};
+use serde::Deserialize;
+
+use crate::balancer::Balancer;
+
+pub(crate) struct Admin(pub(crate) Arc<Balancer>);
+
+pub(crate) fn router(balancer: &Arc<Balancer>) -> Router {
+    let own = Router::new().route("/v1/route", get(explain_route)).with_state(Arc::clone(balancer));
+    kit::admin::router(Arc::new(Admin(Arc::clone(balancer)))).merge(own)
+}
+
+#[derive(Deserialize)]
+struct RouteQuery {
+    host: Option<String>,
+    #[serde(default = "root")]
+    path: String,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+async fn explain_route(
+    State(balancer): State<Arc<Balancer>>,
+    Query(query): Query<RouteQuery>,
+) -> Result<Json<Explanation>, Problem> {
+    let snapshot = balancer.snapshot.load();
+    let no_table = || Problem::new(503, "no-table", "no route table is in force yet");
+    let table = snapshot.table.as_ref().ok_or_else(no_table)?;
+    let seen = |id: &appbase_core::InstanceId| {
+        let backend = balancer.backends.get(id)?;
+        let eligible = snapshot.is_eligible(backend.serial);
+        Some((backend.health(), backend.gate.inside(), eligible))
+    };
+    Ok(Json(explain(table, query.host.as_deref(), &query.path, seen)))
+}
+
+impl kit::admin::Admin for Admin {
+    fn ready(&self) -> Result<(), String> {
+        match self.0.snapshot.load().table {
+            Some(_) => Ok(()),
+            None => Err("no route table is in force yet".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut out = String::with_capacity(4 << 10);
+        // Writing to a String cannot fail.
+        let _ = self.write_requests(&mut out).and_then(|()| self.write_edge(&mut out));
+        let _ = self.write_instances(&mut out);
+        out
+    }
+}
+
+impl Admin {
+    fn write_requests(&self, out: &mut String) -> std::fmt::Result {
+        let counters = self.0.counters();
+        writeln!(out, "# TYPE platform_lb_requests_total counter")?;
+        writeln!(out, "# TYPE platform_lb_failed_total counter")?;
+        writeln!(out, "# TYPE platform_lb_request_duration_seconds histogram")?;
+        for (key, releases) in &counters {
+            let SectionKey::App { environment, app } = key else { continue };
+            for (release, counters) in releases {
+                let labels = format!("app=\"{app}\",environment=\"{environment}\",release=\"{release}\"");
+                for (class, count) in counters.classes().into_iter().filter(|(_, count)| *count > 0) {
+                    writeln!(out, "platform_lb_requests_total{{{labels},code_class=\"{class}\"}} {count}")?;
+                }
+                let report = counters.report();
+                writeln!(out, "platform_lb_failed_total{{{labels}}} {}", report.failed)?;
+                let name = "platform_lb_request_duration_seconds";
+                let mut sum = 0;
+                for (count, limit) in report.durations.iter().zip(DURATION_BUCKETS_MS) {
+                    sum += count;
+                    let seconds = std::time::Duration::from_millis(limit).as_secs_f64();
+                    writeln!(out, "{name}_bucket{{{labels},le=\"{seconds}\"}} {sum}")?;
+                }
+                let count: u64 = report.durations.iter().sum();
+                writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}")?;
+                writeln!(out, "{name}_sum{{{labels}}} {}", counters.duration_seconds())?;
+                writeln!(out, "{name}_count{{{labels}}} {count}")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_edge(&self, out: &mut String) -> std::fmt::Result {
+        let edge = &self.0.edge;
+        for (name, kind, value) in [
+            ("platform_lb_connections_total", "counter", &edge.connections),
+            ("platform_lb_connections_open", "gauge", &edge.connections_open),
+            ("platform_lb_retries_total", "counter", &edge.retries),
+            ("platform_lb_table_swaps_total", "counter", &edge.swaps),
+            ("platform_lb_late_heads_total", "counter", &edge.late_heads),
+        ] {
+            writeln!(out, "# TYPE {name} {kind}\n{name} {}", value.load(Ordering::Relaxed))?;
+        }
+        writeln!(out, "# TYPE platform_lb_refused_total counter")?;
+        let refused = edge.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        for (code, count) in refused {
+            writeln!(out, "platform_lb_refused_total{{code=\"{code}\"}} {count}")?;
+        }
+        Ok(())
+    }
+
+    fn write_instances(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "# TYPE platform_lb_instance_up gauge")?;
+        writeln!(out, "# TYPE platform_lb_instance_in_flight gauge")?;
+        writeln!(out, "# TYPE platform_lb_instance_streams gauge")?;
+        for backend in self.0.all_backends() {
+            let (id, up) = (&backend.id, u8::from(backend.health() == Health::Up));
+            let streams = backend.streams();
+            writeln!(out, "platform_lb_instance_up{{instance=\"{id}\"}} {up}")?;
+            let requests = backend.gate.inside().saturating_sub(streams);
+            writeln!(out, "platform_lb_instance_in_flight{{instance=\"{id}\"}} {requests}")?;
+            writeln!(out, "platform_lb_instance_streams{{instance=\"{id}\"}} {streams}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! Backend: one instance as lb knows it, apart from any table. Survives table swaps.
+//!
+//! Owns: the gate, what is inside it, the health. An instance whose address changed is a new backend. A backend's gate
+//! is open exactly while the table in force has it active.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use appbase_core::InstanceId;
+use appbase_core::v1::{Health, Probe, ProbeAnswer};
+use kit::gate::{Gate, Pass};
+use kit::member::InForce;
+use lb_core::health::HealthMachine;
+use lb_core::v1::Drain;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Connection;
+
+/// Numbers every backend of this process, so that a pooled connection never serves another instance that got the same
+/// address.
+static SERIALS: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) struct Backend {
+    pub(crate) id: InstanceId,
+    pub(crate) serial: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) gate: Arc<Gate>,
+    inside: Mutex<BTreeMap<u64, Inside>>,
+    streams: AtomicU64,
+    cut: AtomicU64,
+    judgement: Mutex<Judgement>,
+    draining: Mutex<Option<Draining>>,
+    /// A connection failed: ask now.
+    pub(crate) probe_now: Notify,
+    /// No table names it any more: no further probes.
+    pub(crate) retired: CancellationToken,
+    in_force: Arc<InForce>,
+}
+
+/// Who is inside, and how to end it.
+struct Inside {
+    connection: Arc<Connection>,
+    stream: bool,
+    cut: bool,
+}
+
+/// What lb thinks of it, and how it asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Judgement {
+    pub(crate) machine: HealthMachine,
+    pub(crate) probe: Probe,
+    /// The host that traffic will come with; none: its address.
+    pub(crate) host: Option<String>,
+    pub(crate) tries: u64,
+    pub(crate) last: Option<ProbeAnswer>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draining {
+    pub(crate) since: Duration,
+    pub(crate) limits: Drain,
+}
+
+impl Backend {
+    pub(crate) fn new(
+        id: &InstanceId,
+        address: SocketAddr,
+        judgement: Judgement,
+        in_force: &Arc<InForce>,
+    ) -> Arc<Self> {
+        let gate = Gate::new();
+        gate.close();
+        Arc::new(Self {
+            id: id.clone(),
+            serial: SERIALS.fetch_add(1, Ordering::Relaxed),
+            address,
+            gate,
+            inside: Mutex::default(),
+            streams: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            judgement: Mutex::new(judgement),
+            draining: Mutex::new(None),
+            probe_now: Notify::new(),
+            retired: CancellationToken::new(),
+            in_force: Arc::clone(in_force),
+        })
+    }
+
+    pub(crate) fn judgement(&self) -> MutexGuard<'_, Judgement> {
+        self.judgement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.judgement().machine.health()
+    }
+
+    pub(crate) fn streams(&self) -> u64 {
+        self.streams.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn cut_count(&self) -> u64 {
+        self.cut.load(Ordering::SeqCst)
+    }
+
+    /// Takes nothing new and has nothing left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gate.is_closed() && self.gate.inside() == 0
+    }
+
+    /// Takes requests again.
+    pub(crate) fn open(&self) {
+        *self.draining() = None;
+        self.gate.open();
+    }
+
+    /// Takes nothing new. What is inside may stay for `limits`, counted from the first close.
+    pub(crate) fn close(&self, limits: Drain, now: Duration) {
+        let mut draining = self.draining();
+        let since = draining.map_or(now, |draining| draining.since);
+        *draining = Some(Draining { since, limits });
+        drop(draining);
+        self.gate.close();
+    }
+
+    /// Since when and how long; none while open.
+    pub(crate) fn drain(&self) -> Option<Draining> {
+        *self.draining()
+    }
+
+    fn draining(&self) -> MutexGuard<'_, Option<Draining>> {
+        self.draining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inside(&self) -> MutexGuard<'_, BTreeMap<u64, Inside>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters, or none when the gate closed this instant.
+    pub(crate) fn enter(self: &Arc<Self>, connection: &Arc<Connection>, request: u64) -> Option<Entry> {
+        let Some(pass) = self.gate.enter() else {
+            // For a moment the refused one was counted, and a status may have gone out with it.
+            self.tell_when_empty();
+            return None;
+        };
+        let inside = Inside { connection: Arc::clone(connection), stream: false, cut: false };
+        self.inside().insert(request, inside);
+        Some(Entry { backend: Arc::clone(self), pass: Some(pass), request, stream: false })
+    }
+
+    /// Ends what is inside by force: requests, or streams.
+    pub(crate) fn cut_inside(&self, requests: bool, streams: bool) {
+        for (request, inside) in self.inside().iter_mut() {
+            if (inside.stream && streams) || (!inside.stream && requests) {
+                inside.cut = true;
+                inside.connection.cut_request(*request);
+            }
+        }
+    }
+
+    /// Asks streams to go by themselves, where their protocol has a way to say so.
+    pub(crate) fn ask_streams_to_go(&self) {
+        for inside in self.inside().values().filter(|inside| inside.stream) {
+            inside.connection.say_goodbye();
+        }
+    }
+
+    fn tell_when_empty(&self) {
+        if self.is_empty() {
+            self.in_force.changed();
+        }
+    }
+}
+
+/// Being inside of a backend; leaving is dropping it.
+pub(crate) struct Entry {
+    backend: Arc<Backend>,
+    pass: Option<Pass>,
+    request: u64,
+    stream: bool,
+}
+
+impl Entry {
+    pub(crate) fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// From now on it counts as a long-lived stream.
+    pub(crate) fn become_stream(&mut self) {
+        if std::mem::replace(&mut self.stream, true) {
+            return;
+        }
+        self.backend.streams.fetch_add(1, Ordering::SeqCst);
+        if let Some(inside) = self.backend.inside().get_mut(&self.request) {
+            inside.stream = true;
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let left = self.backend.inside().remove(&self.request);
+        if left.is_some_and(|inside| inside.cut) {
+            self.backend.cut.fetch_add(1, Ordering::SeqCst);
+        }
+        if self.stream {
+            self.backend.streams.fetch_sub(1, Ordering::SeqCst);
+        }
+        drop(self.pass.take());
+        self.backend.tell_when_empty();
+    }
+}

@@ -1,0 +1,98 @@
+//! Connection: one client connection as seen from outside the task that serves it.
+//!
+//! A connection can be asked two things: to end the request it carries *if it still carries that one*, and to say
+//! goodbye to its WebSocket. Both are looked at by the connection's own task, so neither can hit the wrong request.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+tokio::task_local! {
+    /// The connection whose request is being served: how the proxy's callbacks find it.
+    pub(crate) static CONNECTION: Arc<Connection>;
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: IpAddr,
+    /// The request being carried; 0 for none.
+    current: AtomicU64,
+    /// The request that is to be ended.
+    cut: AtomicU64,
+    /// Wakes the connection's task to look at `cut` and `goodbye`.
+    wake: Notify,
+    head_complete: AtomicBool,
+    /// What follows is WebSocket frames, so that a close frame can be put between two of them.
+    websocket: AtomicBool,
+    goodbye: AtomicBool,
+}
+
+impl Connection {
+    pub(crate) fn new(client: IpAddr) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            current: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            wake: Notify::new(),
+            head_complete: AtomicBool::new(false),
+            websocket: AtomicBool::new(false),
+            goodbye: AtomicBool::new(false),
+        })
+    }
+
+    /// A new request is awaited.
+    pub(crate) fn begin_head(&self) {
+        self.head_complete.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_head(&self, request: u64) {
+        self.head_complete.store(true, Ordering::Relaxed);
+        self.current.store(request, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_head(&self) -> bool {
+        self.head_complete.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end_request(&self) {
+        self.current.store(0, Ordering::SeqCst);
+    }
+
+    /// Ends `request`, unless the connection has gone on to another one.
+    pub(crate) fn cut_request(&self, request: u64) {
+        self.cut.store(request, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    /// Ends when the request being carried is to be ended. Polled by the connection's own task only.
+    pub(crate) async fn cut(&self) {
+        loop {
+            self.wake.notified().await;
+            let current = self.current.load(Ordering::SeqCst);
+            if current != 0 && current == self.cut.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn set_websocket(&self) {
+        self.websocket.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_websocket(&self) -> bool {
+        self.websocket.load(Ordering::Relaxed)
+    }
+
+    /// Asks a WebSocket's client to go. Waking the task polls its stream, which sends the close frame.
+    pub(crate) fn say_goodbye(&self) {
+        if self.is_websocket() && !self.goodbye.swap(true, Ordering::SeqCst) {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn has_goodbye(&self) -> bool {
+        self.goodbye.load(Ordering::Relaxed)
+    }
+}

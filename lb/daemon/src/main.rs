@@ -1,0 +1,64 @@
+//! `lb`: serves, or asks itself whether it is ready.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use kit::{Shutdown, Tasks};
+use lb::Config;
+
+/// The platform's load balancer.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take requests (the default).
+    Serve(Config),
+    /// Exit 0 when ready, 1 otherwise.
+    Healthcheck(Healthcheck),
+}
+
+#[derive(Args)]
+struct Healthcheck {
+    #[arg(long, env = "PLATFORMER_LB_ADMIN", default_value = "127.0.0.1:9180")]
+    admin: std::net::SocketAddr,
+}
+
+/// Above what the data threads take for what is in flight.
+const FINISH_LIMIT: Duration = Duration::from_secs(12);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    kit::telemetry::start(kit::telemetry::DEFAULT_FILTER);
+    let outcome = match cli.command {
+        Some(Command::Healthcheck(check)) => kit::admin::healthcheck(check.admin).await,
+        Some(Command::Serve(config)) => serve(config).await,
+        None => serve(cli.config).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            tracing::error!(reason, "lb ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), String> {
+    let tasks = Tasks::new();
+    // The task that waits for signals never ends, so it is not among those that are waited for.
+    let shutdown = Shutdown::on_signals(&Tasks::new()).map_err(|error| error.to_string())?;
+    lb::run(config, &tasks, &shutdown).await.map_err(|error| kit::problem::chain(&error))?;
+    shutdown.asked().await;
+    let running = tasks.finish(FINISH_LIMIT).await;
+    tracing::info!(running = running.join(", "), "stopped");
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Probe: asks each instance whether it is up, as long as a table names it.
+//!
+//! One task per backend. A new connection each time, so that what is asked is also whether it accepts; no redirects
+//! followed; any 2xx passes. The interval is drawn between 90 and 110 % of what is wanted, so that many instances are
+//! not asked in one moment. A connection that failed under a request has the instance asked at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use appbase_core::v1::{Health, Probe, ProbeAnswer};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use kit::{Shutdown, Tasks};
+use lb_core::pick::Seeds;
+use tokio::net::TcpStream;
+
+use crate::backend::Backend;
+use crate::balancer::Balancer;
+
+/// Of the answer's body, so much is kept for people.
+const BODY_BYTES_MAX: usize = 512;
+/// Probes that failed connections ask for are at least this far apart.
+const HURRY_PAUSE: Duration = Duration::from_millis(50);
+const USER_AGENT: &str = concat!("platformer-lb/", env!("CARGO_PKG_VERSION"), " (probe)");
+
+/// Asks until no table names the backend, or shutdown.
+pub(crate) fn start(balancer: &Arc<Balancer>, backend: &Arc<Backend>, tasks: &Tasks, shutdown: &Shutdown) {
+    let (balancer, backend, asked) = (Arc::clone(balancer), Arc::clone(backend), shutdown.asked());
+    tasks.spawn("probe", async move {
+        let retired = backend.retired.clone();
+        tokio::select! {
+            () = asked => {}
+            () = retired.cancelled() => {}
+            () = probe_forever(&balancer, &backend) => {}
+        }
+    });
+}
+
+async fn probe_forever(balancer: &Balancer, backend: &Backend) {
+    let mut seeds = Seeds(backend.serial ^ u64::from_ne_bytes(kit::random::bytes()));
+    loop {
+        let (probe, host) = {
+            let judgement = backend.judgement();
+            (judgement.probe.clone(), judgement.host.clone())
+        };
+        let answer = ask(backend, &probe, host.as_deref()).await;
+        judge(balancer, backend, answer);
+        let percent = 90 + seeds.below(21).unwrap_or_default();
+        let pause = Duration::from_millis(probe.interval_ms.saturating_mul(percent) / 100);
+        let hurry = HURRY_PAUSE.min(pause);
+        tokio::time::sleep(hurry).await;
+        // A hurry that was asked for during the pause is kept by the notify.
+        let _ = tokio::time::timeout(pause.saturating_sub(hurry), backend.probe_now.notified()).await;
+    }
+}
+
+fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer) {
+    let passed = answer.error.is_none() && answer.status.is_some_and(|status| (200..300).contains(&status));
+    let mut judgement = backend.judgement();
+    let probe = judgement.probe.clone();
+    let now = balancer.clock.elapsed();
+    let changed = if passed { judgement.machine.passed(&probe, now) } else { judgement.machine.failed(&probe) };
+    judgement.tries += 1;
+    let why = answer.error.clone().unwrap_or_default();
+    let status = answer.status;
+    judgement.last = Some(ProbeAnswer { tries: judgement.tries, ..answer });
+    let health = judgement.machine.health();
+    let first = judgement.tries == 1;
+    drop(judgement);
+    if changed {
+        match health {
+            Health::Down => tracing::warn!(instance = %backend.id, status, error = why, "instance is down"),
+            _ => tracing::info!(instance = %backend.id, "instance is up"),
+        }
+        balancer.health_changed();
+    } else if first {
+        // People wait for the first answer of a new instance, also when it decides nothing yet.
+        balancer.in_force.changed();
+    }
+}
+
+async fn ask(backend: &Backend, probe: &Probe, host: Option<&str>) -> ProbeAnswer {
+    let limit = Duration::from_millis(probe.timeout_ms);
+    let mut answer = ProbeAnswer { tries: 0, status: None, body: String::new(), error: None };
+    match tokio::time::timeout(limit, exchange(backend, probe, host)).await {
+        Ok(Ok((status, body))) => {
+            answer.status = Some(status);
+            answer.body = String::from_utf8_lossy(&body).into_owned();
+            while answer.body.len() > BODY_BYTES_MAX {
+                answer.body.pop();
+            }
+        }
+        Ok(Err(error)) => answer.error = Some(error),
+        Err(_) => answer.error = Some(format!("no answer in {} ms", probe.timeout_ms)),
+    }
+    answer
+}
+
+/// One request on a connection of its own: status and the beginning of the body.
+async fn exchange(backend: &Backend, probe: &Probe, host: Option<&str>) -> Result<(u16, Vec<u8>), String> {
+    let stream = TcpStream::connect(backend.address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        _ => error.to_string(),
+    })?;
+    let host = host.map_or_else(|| backend.address.to_string(), str::to_owned);
+    let request = http::Request::get(&probe.path)
+        .header(http::header::HOST, host)
+        .header(http::header::USER_AGENT, USER_AGENT)
+        .header(http::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| kit::problem::chain(&error))?;
+    let answered = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let (mut body, mut kept) = (response.into_body(), Vec::new());
+        while kept.len() < BODY_BYTES_MAX {
+            let Some(frame) = body.frame().await else { break };
+            if let Ok(data) = frame?.into_data() {
+                kept.extend_from_slice(&data[..data.len().min(BODY_BYTES_MAX - kept.len())]);
+            }
+        }
+        Ok::<_, hyper::Error>((status, kept))
+    };
+    // The connection makes the request go on; when it ends first, the request says how.
+    let driven = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        answer = answered => answer.map_err(|error| kit::problem::chain(&error)),
+        () = driven => Err("connection ended".to_owned()),
+    }
+}

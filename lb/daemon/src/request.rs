@@ -1,0 +1,143 @@
+//! Request: what lb remembers of one request, and the one place where it is accounted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::backend::Entry;
+use crate::balancer::Balancer;
+use crate::connection::Connection;
+use crate::counters::{Outcome, ReleaseCounters};
+use crate::refusal::Refusal;
+
+/// Numbers requests for the whole process; 0 is none.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// Ends with the request, however it ends: accounting is in its drop.
+pub(crate) struct RequestContext {
+    pub(crate) number: u64,
+    pub(crate) connection: Arc<Connection>,
+    balancer: Arc<Balancer>,
+    began: Duration,
+    pub(crate) host: Option<String>,
+    pub(crate) path: String,
+    pub(crate) id: String,
+    /// Where it is now; dropping it leaves.
+    pub(crate) entry: Option<Entry>,
+    /// Backends that failed it.
+    pub(crate) tried: Vec<u64>,
+    pub(crate) attempts: u32,
+    /// Something of an answer came from an instance.
+    pub(crate) answered: bool,
+    /// The status that goes to the client.
+    pub(crate) status: Option<u16>,
+    /// What lb answers itself.
+    pub(crate) refusal: Option<Refusal>,
+    /// Of the release it went to, or the live one of its section.
+    pub(crate) counters: Option<Arc<ReleaseCounters>>,
+    pub(crate) end: End,
+    /// When a stream's head came: its duration is until then.
+    streamed_at: Option<Duration>,
+    pub(crate) access: Option<Access>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Cut: nobody said how it ended.
+    Unknown,
+    Complete,
+    /// The client went away first.
+    ClientGone,
+    /// The answer broke off on the app's side.
+    BrokeOff,
+}
+
+/// What the access log says beside the outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Access {
+    pub(crate) method: String,
+    pub(crate) app: String,
+    pub(crate) release: u64,
+    pub(crate) instance: String,
+}
+
+impl RequestContext {
+    pub(crate) fn new(connection: Arc<Connection>, balancer: Arc<Balancer>) -> Self {
+        let began = balancer.clock.elapsed();
+        Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            connection,
+            balancer,
+            began,
+            host: None,
+            path: String::new(),
+            id: String::new(),
+            entry: None,
+            tried: Vec::new(),
+            attempts: 0,
+            answered: false,
+            status: None,
+            refusal: None,
+            counters: None,
+            end: End::Unknown,
+            streamed_at: None,
+            access: None,
+        }
+    }
+
+    /// The answer is a long-lived stream.
+    pub(crate) fn become_stream(&mut self) {
+        self.streamed_at.get_or_insert(self.balancer.clock.elapsed());
+        if let Some(entry) = &mut self.entry {
+            entry.become_stream();
+        }
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        self.streamed_at.is_some()
+    }
+
+    /// Whether the user saw a failure that is not the app's own answer. Maintenance is wanted, and a stream that ends
+    /// is no failure: its client connects again.
+    fn failed(&self) -> bool {
+        match &self.refusal {
+            Some(refusal) => refusal.status >= 500 && refusal.code != "maintenance",
+            None if self.is_stream() => false,
+            None => matches!(self.end, End::BrokeOff | End::Unknown),
+        }
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        self.connection.end_request();
+        drop(self.entry.take());
+        let until = self.streamed_at.unwrap_or_else(|| self.balancer.clock.elapsed());
+        let outcome = Outcome { status: self.status, failed: self.failed(), took: until.saturating_sub(self.began) };
+        if let Some(refusal) = &self.refusal {
+            self.balancer.edge.refuse(refusal.code);
+        }
+        if let Some(counters) = &self.counters {
+            counters.count(&outcome);
+        }
+        if let Some(access) = &self.access {
+            tracing::info!(
+                request_id = self.id,
+                client = %self.connection.client,
+                method = access.method,
+                host = self.host,
+                path = self.path,
+                status = self.status,
+                code = self.refusal.as_ref().map(|refusal| refusal.code),
+                app = access.app,
+                release = access.release,
+                instance = access.instance,
+                attempts = self.attempts,
+                end = ?self.end,
+                ms = u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+                "request"
+            );
+        }
+    }
+}

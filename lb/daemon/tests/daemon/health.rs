@@ -1,0 +1,117 @@
+//! Who gets traffic, and when.
+
+use std::sync::atomic::Ordering;
+
+use appbase_core::v1::Health;
+use axum::http::{Method, StatusCode};
+
+use crate::app::App;
+use crate::client::{Client, request};
+use crate::controller::Controller;
+use crate::stage::{Active, Stage, Standby, config, eventually, section};
+
+#[tokio::test]
+async fn nothing_gets_traffic_before_its_first_pass() {
+    let stage = Stage::start().await;
+    let (old, new) = (stage.app("old").await, stage.app("new").await);
+    new.healthy.store(false, Ordering::SeqCst);
+    stage.controller.publish(&[section(&[(&old, Active), (&new, Active)])]).await;
+    stage.up("old").await;
+    let down = stage.controller.until_instance("new", "down", |report| report.health == Health::Down).await;
+    let answer = down.last_probe.unwrap();
+    assert_eq!((answer.status, answer.error, answer.body.len()), (Some(503), None, 512));
+    assert!(answer.tries >= 2 && answer.body.starts_with("database is away"));
+    let mut client = stage.client().await;
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.unwrap().body, "old");
+    }
+    new.healthy.store(true, Ordering::SeqCst);
+    stage.up("new").await;
+    eventually("both answer", async || client.get("/").await.unwrap().body == "new").await;
+}
+
+#[tokio::test]
+async fn standby_is_probed_and_gets_nothing() {
+    let stage = Stage::start().await;
+    let (old, new) = (stage.app("old").await, stage.app("new").await);
+    stage.controller.publish(&[section(&[(&old, Active), (&new, Standby)])]).await;
+    stage.up("old").await;
+    stage.up("new").await;
+    let mut client = stage.client().await;
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.unwrap().body, "old");
+    }
+    assert_eq!(new.hits(), 0);
+}
+
+#[tokio::test]
+async fn up_time_is_reported_and_pending_is_refused() {
+    let stage = Stage::start().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut app = section(&[(&stage.app("one").await, Active)]);
+    let pool = app.pools.get_mut(&1).unwrap();
+    pool.instances.values_mut().for_each(|instance| instance.address = silent.local_addr().unwrap());
+    pool.probes.values_mut().for_each(|probe| probe.timeout_ms = 60_000);
+    stage.controller.publish(&[app]).await;
+    let answer = stage.client().await.get("/").await.unwrap();
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "no-instance"));
+    assert!(answer.body.contains("has passed its probe yet"), "{}", answer.body);
+
+    let (stage, _app) = Stage::with_app("one").await;
+    stage.controller.until_instance("one", "up for a while", |report| report.up_for_ms > 50).await;
+}
+
+#[tokio::test]
+async fn when_all_are_down_they_are_tried_all_the_same() {
+    let (stage, app) = Stage::with_app("one").await;
+    app.healthy.store(false, Ordering::SeqCst);
+    stage.controller.until_instance("one", "down", |report| report.health == Health::Down).await;
+    assert_eq!(stage.client().await.get("/").await.unwrap().body, "one");
+}
+
+#[tokio::test]
+async fn after_a_restart_what_was_active_is_presumed_up() {
+    let data = tempfile::tempdir().unwrap();
+    let stage = Stage::start_with(Some(data.path().to_owned())).await;
+    let (old, new) = (stage.app("old").await, stage.app("new").await);
+    stage.controller.publish(&[section(&[(&old, Active), (&new, Standby)])]).await;
+    stage.up("old").await;
+
+    // Another lb on the same copy. Its controller does not answer, its instances pass no probe any more.
+    old.healthy.store(false, Ordering::SeqCst);
+    let (tasks, shutdown) = (kit::Tasks::new(), kit::Shutdown::new());
+    let gone = Some("http://127.0.0.1:1".to_owned());
+    let again = lb::Config { controller: gone, data: Some(data.path().to_owned()), ..config() };
+    let lb = lb::run(again, &tasks, &shutdown).await.unwrap();
+    let mut client = Client::connect(lb.http, &tasks).await.unwrap();
+    let answer = client.send(request(Method::POST, "/echo", "at once")).await.unwrap();
+    assert_eq!(answer.body, "at once");
+    assert_eq!(new.hits(), 0);
+    shutdown.ask();
+}
+
+#[tokio::test]
+async fn shutdown_ends_what_is_in_flight_and_leaves_nothing() {
+    let (tasks, shutdown) = (kit::Tasks::new(), kit::Shutdown::new());
+    let (lb_tasks, lb_shutdown) = (kit::Tasks::new(), kit::Shutdown::new());
+    let controller = Controller::start(&tasks, &shutdown).await;
+    let url = format!("http://{}", controller.address);
+    let with = lb::Config { controller: Some(url), ..config() };
+    let lb = lb::run(with, &lb_tasks, &lb_shutdown).await.unwrap();
+    let app = App::start("one", &tasks, &shutdown).await;
+    controller.publish(&[section(&[(&app, Active)])]).await;
+    controller.until_instance("one", "up", |report| report.health == Health::Up).await;
+
+    let mut client = Client::connect(lb.http, &tasks).await.unwrap();
+    let mut idle = Client::connect(lb.http, &tasks).await.unwrap();
+    idle.get("/").await.unwrap();
+    let (slow, ()) = tokio::join!(client.get("/slow?ms=300"), async {
+        eventually("the request is in flight", async || app.hits() == 2).await;
+        lb_shutdown.ask();
+    });
+    let slow = slow.unwrap();
+    assert_eq!((slow.body.as_str(), slow.headers["connection"].to_str().unwrap()), ("one", "close"));
+    assert_eq!(lb_tasks.finish(std::time::Duration::from_secs(5)).await, Vec::<String>::new());
+    assert!(std::net::TcpStream::connect(lb.http).is_err());
+    shutdown.ask();
+}

@@ -1,0 +1,14 @@
+//! The load balancer in process, between a stand-in controller, apps on this machine, and clients that hide nothing.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod app;
+mod client;
+mod controller;
+mod drain;
+mod flips;
+mod forward;
+mod health;
+mod hold;
+mod stage;
+mod streams;
+mod strict;

@@ -1,0 +1,121 @@
+//! A load balancer that follows a stand-in controller, and tables for it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use appbase_core::v1::{Probe, Route};
+use appbase_core::{AppName, EnvironmentName, InstanceId, MemberId, ProcessName};
+use kit::{Shutdown, Tasks};
+use lb::{Config, Handle};
+use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
+
+use crate::app::App;
+use crate::client::Client;
+use crate::controller::Controller;
+
+pub use InstanceState::{Active, Draining, Standby};
+
+pub struct Stage {
+    pub tasks: Tasks,
+    pub shutdown: Shutdown,
+    pub controller: Arc<Controller>,
+    pub lb: Handle,
+}
+
+impl Stage {
+    pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    pub async fn start_with(data: Option<PathBuf>) -> Self {
+        let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+        let controller = Controller::start(&tasks, &shutdown).await;
+        let url = format!("http://{}", controller.address);
+        let lb = lb::run(Config { controller: Some(url), data, ..config() }, &tasks, &shutdown).await.unwrap();
+        Self { tasks, shutdown, controller, lb }
+    }
+
+    pub async fn app(&self, name: &'static str) -> Arc<App> {
+        App::start(name, &self.tasks, &self.shutdown).await
+    }
+
+    /// One app, active and up.
+    pub async fn with_app(name: &'static str) -> (Self, Arc<App>) {
+        let stage = Self::start().await;
+        let app = stage.app(name).await;
+        stage.controller.publish(&[section(&[(&app, Active)])]).await;
+        stage.up(name).await;
+        (stage, app)
+    }
+
+    pub async fn up(&self, id: &str) {
+        let up = |report: &appbase_core::v1::InstanceReport| report.health == appbase_core::v1::Health::Up;
+        self.controller.until_instance(id, "up", up).await;
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.lb.http, &self.tasks).await.unwrap()
+    }
+
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let mut client = Client::connect(self.lb.admin, &self.tasks).await.unwrap();
+        let answer = client.get(path).await.unwrap();
+        (answer.status.as_u16(), answer.body)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.shutdown.ask();
+    }
+}
+
+pub fn config() -> Config {
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    Config {
+        http: anywhere,
+        admin: anywhere,
+        member: MemberId::parse("lb-1").unwrap(),
+        controller: None,
+        token_file: None,
+        data: None,
+        table: None,
+        threads: Some(2),
+        access_log: false,
+    }
+}
+
+/// App `hello` with a route for every host. Each instance is a release of its own, named like its app.
+pub fn section(instances: &[(&Arc<App>, InstanceState)]) -> RouteSection {
+    let web = ProcessName::default_name();
+    let probe = Probe { interval_ms: 50, timeout_ms: 500, rise: 1, fall: 2, ..Probe::default() };
+    let pool = |(app, state): &(&Arc<App>, InstanceState)| {
+        let instance = PoolInstance { process: web.clone(), address: app.address, state: *state };
+        let instances = BTreeMap::from([(InstanceId::parse(app.name).unwrap(), instance)]);
+        Pool { weight: u32::from(*state == Active), probes: BTreeMap::from([(web.clone(), probe.clone())]), instances }
+    };
+    let live = instances.iter().position(|(_, state)| *state == Active).map(|at| at as u64 + 1);
+    RouteSection {
+        environment: EnvironmentName::default_name(),
+        app: AppName::parse("hello").unwrap(),
+        live,
+        routes: vec![Route { host: None, path: "/".to_owned(), process: web.clone() }],
+        pools: (1..).zip(instances.iter().map(pool)).collect(),
+        hold: false,
+        maintenance: None,
+        drain: Drain { requests_ms: 5_000, streams_ms: 5_000 },
+    }
+}
+
+/// Waits until `done`, looking every few milliseconds.
+pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "did not come in time: {what}");
+}
