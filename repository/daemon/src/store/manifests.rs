@@ -124,3 +124,62 @@ fn check_size(named: &Descriptor, found: Option<u64>) -> Result<(), StoreError> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::Limits;
+    use super::*;
+
+    fn staged(store: &Store) -> usize {
+        std::fs::read_dir(store.layout.uploads()).expect("readable").count()
+    }
+
+    /// All pushes have looked and found the tag free before the first one commits: still only one may have it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pushes_that_looked_at_the_same_time_have_one_winner() {
+        const PUSHES: usize = 4;
+        let directory = tempfile::tempdir().expect("a directory");
+        let limits = Limits { blob_bytes_max: 1000, uploads_max: 10 };
+        let (clock, tasks) = (kit::Clock::start(), kit::Tasks::new());
+        let store = Arc::new(Store::open(directory.path(), limits, clock, tasks.clone()).await.expect("opens"));
+        let name = RepositoryName::parse("a").expect("a name");
+        let reference = Reference::Tag(Tag::parse("1").expect("a tag"));
+
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let holding = Arc::clone(&store);
+        tasks.spawn("hold", async move { holding.database.write(move |_| Ok(wait.recv().is_ok())).await });
+        let pushes: Vec<_> = (0..PUSHES)
+            .map(|n| {
+                let (store, name, reference) = (Arc::clone(&store), name.clone(), reference.clone());
+                let bytes = format!("{{\"schemaVersion\":2,\"manifests\":[]}}{}", " ".repeat(n)).into_bytes();
+                let kind = repository_core::v1::media::OCI_INDEX;
+                let manifest = Manifest::parse(Some(kind), &bytes).expect("a manifest");
+                tasks.spawn("push", async move { store.put_manifest(&name, reference, manifest, bytes).await })
+            })
+            .collect();
+        let all_looked = async {
+            while staged(&store) < PUSHES {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), all_looked).await.expect("all are staged");
+        go.send(()).expect("still held");
+
+        let mut won = Vec::new();
+        for push in pushes {
+            match push.await.ok().flatten().expect("no panic") {
+                Ok(digest) => won.push(digest),
+                Err(StoreError::Refused(refusal)) => assert_eq!(refusal.word, "version-exists"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(won.len(), 1);
+        let found = store.manifest(&name, &reference).await.expect("read").expect("tagged");
+        assert_eq!(found.digest, won[0]);
+        assert_eq!(staged(&store), 0, "the losers left nothing");
+        assert_eq!(std::fs::read_dir(store.layout.blobs()).expect("readable").count(), 1);
+    }
+}
