@@ -14,12 +14,14 @@ impl Shutdown {
     }
 
     /// A shutdown that SIGTERM and SIGINT ask for. A second signal exits with 130 without waiting.
-    pub fn on_signals(tasks: &crate::Tasks) -> std::io::Result<Self> {
+    ///
+    /// The task that listens ends with the process: it is not among those that a stop waits for.
+    pub fn on_signals() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let shutdown = Self::new();
         let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let asked = shutdown.clone();
-        tasks.spawn("signals", async move {
+        crate::Tasks::new().spawn("signals", async move {
             loop {
                 tokio::select! {
                     _ = term.recv() => {}

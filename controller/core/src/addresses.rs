@@ -12,13 +12,16 @@ use crate::time::Now;
 /// An address is not given again before this time has passed since it was freed.
 pub const COOLING: Duration = Duration::from_secs(600);
 
+/// Offset of the first instance in an environment's network.
+const INSTANCES_FROM: u32 = 16;
+
 /// Where instances' addresses come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
     /// Ports on 127.0.0.1, from and to (both included): the process engine.
     Ports { first: u16, last: u16 },
-    /// One network of 4,096 addresses per environment inside a /16: Docker. The upper half is for instances, the lower
-    /// one for the parts and for what is not ours.
+    /// One network of 4,096 addresses per environment inside a /16: Docker. The first 16 are the parts', the last 256
+    /// Docker's own to give.
     Networks { base: Ipv4Addr },
 }
 
@@ -29,7 +32,7 @@ impl Range {
     fn size(&self) -> u32 {
         match self {
             Self::Ports { first, last } => u32::from(last - first) + 1,
-            Self::Networks { .. } => 2_046,
+            Self::Networks { .. } => 3_840 - INSTANCES_FROM,
         }
     }
 
@@ -40,7 +43,7 @@ impl Range {
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
             }
             Self::Networks { base } => {
-                let base = u32::from(*base) + (u32::from(network) << 12) + 2_048;
+                let base = u32::from(*base) + (u32::from(network) << 12) + INSTANCES_FROM;
                 SocketAddr::new(IpAddr::V4(Ipv4Addr::from(base + index)), port)
             }
         }
@@ -121,7 +124,7 @@ mod tests {
         let networks = [(EnvironmentName::default_name(), 1), (staging.clone(), 2)].into();
         let mut addresses = Addresses::new(Range::Networks { base: Ipv4Addr::new(10, 210, 0, 0) }, networks);
         let first = addresses.take(&EnvironmentName::default_name(), 8080).expect("free");
-        assert_eq!(first.to_string(), "10.210.24.0:8080");
-        assert_eq!(addresses.take(&staging, 80).expect("free").to_string(), "10.210.40.1:80");
+        assert_eq!(first.to_string(), "10.210.16.16:8080");
+        assert_eq!(addresses.take(&staging, 80).expect("free").to_string(), "10.210.32.17:80");
     }
 }

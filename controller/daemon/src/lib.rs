@@ -1,1 +1,25 @@
+//! The controller: keeps what is wanted, looks at what is, does what the planner says, and tells people.
+//!
+//! ```text
+//! API ─► pen ─► store ─► records ─┐
+//! node, members ─► observed ──────┼─► think (controller-core) ─► note ─► publish ─► do ─► look again
+//! clock ──────────────────────────┘
+//! ```
+//! Owns: the store, the loop, the tables' long poll, the API. Refuses: policy; that is the planner's.
 
+pub mod config;
+mod deploy;
+mod execute;
+mod http;
+mod journal;
+mod members;
+mod reconcile;
+mod records;
+mod repository;
+mod run;
+mod store;
+mod tables;
+mod views;
+
+pub use config::Config;
+pub use run::{Handle, RunError, run};

@@ -4,10 +4,11 @@
 //! cluster                        Cluster            identity and epoch
 //! head                           Head               number of the last change set, digest of the folded state
 //! log/<n>                        ChangeSet
-//! snapshot                       Desired, every 256 entries
+//! snapshot                       Snapshot, every 256 entries
 //! run/<environment>/<app>        Run                what the loop decided; compare-and-set, before a table goes out
 //! release/<environment>/<app>/<n>  ReleaseRecord
 //! deployment/<id>                Deployment
+//! outcome/<id>                   DeploymentOutcome
 //! published                      Published          digests of the sections that were published last
 //! member/<id>                    MemberRecord       desired: one that is not seen still counts
 //! ```
@@ -58,6 +59,13 @@ pub struct ChangeSet {
     #[serde(default)]
     pub author: String,
     pub operations: Vec<Operation>,
+}
+
+/// Desired as it was after change set `number`: folding starts here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub number: u64,
+    pub desired: Desired,
 }
 
 /// What people want: folded from the change sets, in memory.
@@ -234,16 +242,23 @@ impl std::fmt::Display for EndState {
     }
 }
 
-/// Digests of the sections published last, and the number each went out with first.
+/// What a deployment came to, written with its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Published {
-    pub routes: BTreeMap<SectionKey, PublishedSection>,
-    pub names: BTreeMap<SectionKey, PublishedSection>,
+pub struct DeploymentOutcome {
+    /// Requests answered by all members between start and end, and how many of them failed.
+    pub requests: u64,
+    pub failed: u64,
+    /// Requests and streams cut at a drain deadline.
+    pub cut: u64,
+    #[serde(default)]
+    pub failures: Vec<super::api::FailureView>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedSection {
-    pub digest: Digest,
+/// Digests of the sections published last: the revision of this entry is the generation's number.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub routes: BTreeMap<SectionKey, Digest>,
+    pub names: BTreeMap<SectionKey, Digest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

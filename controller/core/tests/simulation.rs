@@ -1,0 +1,558 @@
+//! The whole core in a fake world: seeded deployments, crashes, lost answers, members that come and go, and controllers
+//! that end between any two writes. After every step the promises must hold; in the end everything must settle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use appbase_core::v1::{
+    Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release, Route,
+    Source, TrafficSpec,
+};
+use appbase_core::{
+    AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
+    ReleaseNumber, ServerName, Version,
+};
+use controller_core::addresses::{Addresses, Range};
+use controller_core::observed::{MemberSeen, Observed};
+use controller_core::plan::{Setting, Slice, SlicePlan, Step, plan_slice};
+use controller_core::render;
+use controller_core::time::Now;
+use controller_core::v1::compute::{InstanceLabels, InstancePhase, ObservedInstance};
+use controller_core::v1::state::{
+    Deployment, DeploymentKind, DesiredApp, EndState, ReleaseRecord, Run, Timer, Traffic,
+};
+use lb_core::v1::{InstanceState, RouteSection};
+use proptest::prelude::*;
+
+const INSTANCES: u32 = 2;
+
+/// A small generator: the seed is the whole story of a run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+
+    fn one_in(&mut self, limit: u64) -> bool {
+        self.below(limit) == 0
+    }
+}
+
+/// A load balancer as the planner knows it: a table in force, and what is in flight where.
+#[derive(Clone, Default)]
+struct FakeLb {
+    in_force: Option<u64>,
+    section: Option<RouteSection>,
+    up_since: BTreeMap<InstanceId, Duration>,
+    in_flight: BTreeMap<InstanceId, u32>,
+    reachable: bool,
+    said: Option<(MemberStatus, Duration)>,
+}
+
+struct World {
+    chance: Chance,
+    now: Duration,
+    run: Run,
+    deployments: BTreeMap<DeploymentId, Deployment>,
+    releases: BTreeMap<ReleaseNumber, ReleaseRecord>,
+    bad: BTreeSet<ReleaseNumber>,
+    desired: DesiredApp,
+    addresses: Addresses,
+    engine: BTreeMap<InstanceId, ObservedInstance>,
+    /// What is out: number and section.
+    published: Option<(u64, Option<RouteSection>)>,
+    revision: u64,
+    lbs: BTreeMap<MemberId, FakeLb>,
+    dns: Option<u64>,
+    server_seen: bool,
+    served: u64,
+}
+
+fn app() -> AppName {
+    AppName::parse("shop").expect("a name")
+}
+
+fn environment() -> EnvironmentName {
+    EnvironmentName::default_name()
+}
+
+fn setting() -> Setting {
+    Setting {
+        cluster: ClusterId::parse("c1").expect("a name"),
+        server: ServerName::parse("server-1").expect("a name"),
+        repository: "http://repository".to_owned(),
+        name_ttl: Duration::from_secs(5),
+        boot_restarts: true,
+    }
+}
+
+fn generation(number: u64) -> Generation {
+    Generation { cluster: setting().cluster, epoch: 1, number }
+}
+
+fn release(number: ReleaseNumber) -> ReleaseRecord {
+    let web = ProcessName::default_name();
+    let spec = InstanceSpec {
+        source: Source::Artifact { layers: vec![Digest::of(&number.to_be_bytes())] },
+        base: None,
+        command: vec!["./shop".to_owned()],
+        values: BTreeMap::new(),
+        port: Some(8080),
+        limits: Default::default(),
+        overlap: false,
+        stop_grace_ms: 1000,
+    };
+    let worker = InstanceSpec { port: None, command: vec!["./work".to_owned()], ..spec.clone() };
+    let worker_name = ProcessName::parse("worker").expect("a name");
+    let policy = Policy { probe_deadline_ms: 30_000, rollback_window_ms: 60_000, ..Policy::default() };
+    let release = Release {
+        needs: Vec::new(),
+        app: app(),
+        environment: environment(),
+        number,
+        version: Version::parse(&number.to_string()).expect("a version"),
+        processes: BTreeMap::from([(web.clone(), spec), (worker_name.clone(), worker)]),
+        traffic: TrafficSpec {
+            routes: vec![Route { host: None, path: "/".to_owned(), process: web.clone() }],
+            processes: BTreeMap::from([(web.clone(), ProcessTraffic { probe: Probe::default() })]),
+            policy,
+        },
+    };
+    let scale = BTreeMap::from([(web, INSTANCES), (worker_name, 1)]);
+    ReleaseRecord { document: Digest::of(b"document"), release, scale, made_unix_ms: 0 }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let lb = |name: &str| (MemberId::parse(name).expect("a name"), FakeLb { reachable: true, ..FakeLb::default() });
+        Self {
+            chance: Chance(seed.wrapping_mul(2) + 1),
+            now: Duration::from_secs(100),
+            run: Run::default(),
+            deployments: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            bad: BTreeSet::new(),
+            desired: DesiredApp::default(),
+            addresses: Addresses::new(Range::PROCESS, BTreeMap::new()),
+            engine: BTreeMap::new(),
+            published: None,
+            revision: 0,
+            lbs: BTreeMap::from([lb("lb-1"), lb("lb-2")]),
+            dns: None,
+            server_seen: true,
+            served: 0,
+        }
+    }
+
+    fn deploy(&mut self, number: ReleaseNumber, bad: bool) {
+        self.releases.entry(number).or_insert_with(|| release(number));
+        if bad {
+            self.bad.insert(number);
+        }
+        self.run.releases_made = self.run.releases_made.max(number);
+        let id = DeploymentId::parse(&format!("d-{}", self.deployments.len() + 1)).expect("a name");
+        let deployment = Deployment {
+            id: id.clone(),
+            environment: environment(),
+            app: app(),
+            kind: DeploymentKind::Deploy,
+            release: number,
+            version: Version::parse(&number.to_string()).expect("a version"),
+            from: None,
+            started_unix_ms: 0,
+            deadline: Timer::start(self.time(), 30_000),
+            cancel: false,
+            flipped_unix_ms: None,
+            drain_deadline: None,
+            end: None,
+            idempotency_key: None,
+        };
+        self.run.deployment = Some(id.clone());
+        self.deployments.insert(id, deployment);
+    }
+
+    fn time(&self) -> Now {
+        Now { unix_ms: self.now.as_millis() as u64, elapsed: self.now }
+    }
+
+    fn section(&self) -> Option<RouteSection> {
+        render::route_section(&environment(), &app(), &self.desired, &self.run, &self.releases)
+    }
+
+    fn observed(&self) -> Observed {
+        let mut members = BTreeMap::new();
+        for (id, lb) in &self.lbs {
+            let silent_for = lb.said.as_ref().map_or(self.now, |(_, at)| self.now.saturating_sub(*at));
+            let status = lb.said.as_ref().map(|(status, _)| status.clone());
+            members.insert(id.clone(), MemberSeen { kind: MemberKind::Lb, status, silent_for });
+        }
+        let status = status(MemberKind::Dns, self.dns);
+        let dns = MemberSeen { kind: MemberKind::Dns, status: Some(status), silent_for: Duration::ZERO };
+        members.insert(MemberId::parse("dns-1").expect("a name"), dns);
+        let servers = BTreeMap::from([(setting().server, self.server_seen.then(|| self.engine.clone()))]);
+        Observed { servers, members }
+    }
+
+    fn plan(&mut self) -> SlicePlan {
+        let section = self.section();
+        let published =
+            self.published.as_ref().filter(|(_, out)| *out == section).map(|(number, _)| generation(*number));
+        let held: Vec<_> = self.run.instances.values().filter_map(|i| i.address).collect();
+        let now = self.time();
+        self.addresses.held(held.into_iter(), now);
+        let (environment, app, observed, setting) = (environment(), app(), self.observed(), setting());
+        let slice = Slice {
+            environment: &environment,
+            app: &app,
+            desired: &self.desired,
+            run: &self.run,
+            deployment: self.run.deployment.as_ref().and_then(|id| self.deployments.get(id)),
+            releases: &self.releases,
+            published: published.as_ref(),
+        };
+        let plan = plan_slice(&setting, &slice, &observed, &mut self.addresses, now);
+        if !self.server_seen {
+            assert!(
+                !plan.steps.iter().any(|step| matches!(step, Step::Stop { .. } | Step::Remove { .. })),
+                "a gap removes nothing: {:?}",
+                plan.steps
+            );
+        }
+        plan
+    }
+
+    /// One pass of a controller that may end after any of its writes.
+    fn controller(&mut self, crashes: bool) {
+        let plan = self.plan();
+        if let Some(run) = plan.run {
+            self.run = run;
+        }
+        if let Some(deployment) = plan.deployment {
+            self.deployments.insert(deployment.id.clone(), deployment);
+        }
+        self.revision += 1;
+        if crashes && self.chance.one_in(6) {
+            return;
+        }
+        let section = self.section();
+        if self.published.as_ref().is_none_or(|(_, out)| *out != section) {
+            self.revision += 1;
+            self.published = Some((self.revision, section));
+        }
+        for step in plan.steps {
+            if crashes && self.chance.one_in(6) {
+                return;
+            }
+            self.execute(step);
+        }
+    }
+
+    fn execute(&mut self, step: Step) {
+        match step {
+            Step::Create(request) => {
+                let id = request.id.clone();
+                self.engine.entry(id.clone()).or_insert_with(|| observed_instance(id, request.labels));
+            }
+            Step::Start { id, .. } => {
+                if let Some(instance) = self.engine.get_mut(&id) {
+                    instance.phase = InstancePhase::Running;
+                }
+            }
+            Step::Stop { id, .. } => {
+                self.assert_free_of_traffic(&id);
+                if let Some(instance) = self.engine.get_mut(&id) {
+                    instance.phase = InstancePhase::Ended;
+                }
+            }
+            Step::Remove { id, .. } => {
+                self.assert_free_of_traffic(&id);
+                self.engine.remove(&id);
+            }
+        }
+    }
+
+    /// The promise: nothing that any lb may still send to is stopped, whether that lb is heard or not.
+    fn assert_free_of_traffic(&self, id: &InstanceId) {
+        for (name, lb) in &self.lbs {
+            let takes = lb.section.as_ref().is_some_and(|section| {
+                section.pools.values().any(|pool| {
+                    pool.weight > 0 && pool.instances.get(id).is_some_and(|i| i.state == InstanceState::Active)
+                })
+            });
+            assert!(!takes, "{id} is stopped while {name} sends requests to it");
+            assert_eq!(lb.in_flight.get(id).copied().unwrap_or_default(), 0, "{id} is stopped with requests of {name}");
+        }
+    }
+
+    /// Members take tables, probe, send and finish requests, and tell.
+    fn members(&mut self) {
+        let (out, now, bad) = (self.published.clone(), self.now, self.bad.clone());
+        if !self.chance.one_in(4)
+            && let Some((number, _)) = &out
+        {
+            self.dns = Some(*number);
+        }
+        let names: Vec<_> = self.lbs.keys().cloned().collect();
+        for name in names {
+            let lazy = self.chance.one_in(4);
+            let (traffic, finish) = (self.chance.below(3), self.chance.below(4));
+            let lb = self.lbs.get_mut(&name).expect("listed above");
+            if lb.reachable
+                && !lazy
+                && let Some((number, section)) = &out
+            {
+                lb.in_force = Some(*number);
+                lb.section = section.clone();
+            }
+            probe(lb, &self.engine, &bad, now);
+            for count in lb.in_flight.values_mut() {
+                *count = count.saturating_sub(finish as u32);
+            }
+            for _ in 0..traffic {
+                self.served += u64::from(send(lb, &self.engine, now));
+            }
+            if lb.reachable {
+                lb.said = Some((report(lb, now), now));
+            }
+        }
+    }
+
+    fn disturb(&mut self) {
+        match self.chance.below(24) {
+            0 => {
+                let name = if self.chance.one_in(2) { "lb-1" } else { "lb-2" };
+                let lb = self.lbs.get_mut(name).expect("there are two");
+                lb.reachable = !lb.reachable;
+            }
+            1 => self.server_seen = !self.server_seen,
+            2 if self.run.deployment.is_none() => {
+                let next = self.run.releases_made + 1;
+                let bad = next > 1 && self.chance.one_in(4);
+                self.deploy(next, bad);
+            }
+            3 if self.run.deployment.is_none() && self.run.releases_made > 1 => {
+                let number = 1 + self.chance.below(self.run.releases_made);
+                if render::live_release(&self.run) != Some(number) {
+                    self.deploy(number, false);
+                }
+            }
+            4 => {
+                if let Some(id) = &self.run.deployment
+                    && let Some(deployment) = self.deployments.get_mut(id)
+                    && deployment.flipped_unix_ms.is_none()
+                {
+                    deployment.cancel = true;
+                }
+            }
+            5 => {
+                let count = 1 + self.chance.below(4) as u32;
+                self.desired.scale.insert(ProcessName::default_name(), count);
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, disturbed: bool) {
+        if disturbed {
+            self.disturb();
+        }
+        let jump = if disturbed { self.chance.below(3_000) } else { 700 };
+        self.now += Duration::from_millis(jump);
+        self.controller(disturbed);
+        self.members();
+        self.check();
+    }
+
+    /// Promises that hold after every step.
+    fn check(&self) {
+        let run = &self.run;
+        if let Some(live) = render::live_release(run) {
+            let active = run
+                .instances
+                .values()
+                .filter(|i| i.release == live && i.state == Traffic::Active && i.address.is_some());
+            assert!(active.count() > 0, "the live release has instances that take traffic");
+        }
+        let mut seen = BTreeSet::new();
+        for instance in run.instances.values() {
+            if let Some(address) = instance.address {
+                assert!(seen.insert(address), "two instances at {address}");
+            }
+            assert!(
+                instance.state != Traffic::Active || render::live_release(run) == Some(instance.release),
+                "only the live release is active"
+            );
+        }
+    }
+
+    fn settle(&mut self) {
+        for lb in self.lbs.values_mut() {
+            lb.reachable = true;
+        }
+        self.server_seen = true;
+        for _ in 0..800 {
+            self.step(false);
+        }
+        let plan = self.plan();
+        assert_eq!(plan.run, None, "settled means nothing changes: {:?}", plan.report);
+        assert!(plan.steps.is_empty(), "settled means nothing to do: {:?}", plan.steps);
+        for deployment in self.deployments.values() {
+            assert!(deployment.end.is_some(), "every deployment ends: {deployment:?}");
+        }
+        let engine: BTreeSet<_> = self.engine.keys().collect();
+        assert_eq!(engine, self.run.instances.keys().collect(), "the engine shows what is recorded and nothing else");
+        if let Some(live) = render::live_release(&self.run) {
+            let web = ProcessName::default_name();
+            let wanted = self.desired.scale.get(&web).copied().unwrap_or(INSTANCES);
+            let active = self.run.instances.values().filter(|i| i.release == live && i.process == web);
+            assert_eq!(active.filter(|i| i.state == Traffic::Active).count(), wanted as usize);
+            assert!(!self.bad.contains(&live), "a release that never comes up is never live");
+        }
+    }
+}
+
+fn observed_instance(id: InstanceId, labels: InstanceLabels) -> ObservedInstance {
+    ObservedInstance {
+        id,
+        labels,
+        phase: InstancePhase::Created,
+        restarts: 0,
+        last_exit: None,
+        problem: None,
+        running_for_ms: 60_000,
+    }
+}
+
+fn status(kind: MemberKind, in_force: Option<u64>) -> MemberStatus {
+    MemberStatus {
+        kind,
+        boot: "b".to_owned(),
+        in_force: in_force.map(generation),
+        refused: None,
+        live: BTreeMap::new(),
+        instances: BTreeMap::new(),
+        counters: BTreeMap::new(),
+    }
+}
+
+fn instances(section: &RouteSection) -> impl Iterator<Item = (&InstanceId, InstanceState, ReleaseNumber)> {
+    section.pools.iter().flat_map(|(release, pool)| pool.instances.iter().map(move |(id, i)| (id, i.state, *release)))
+}
+
+fn probe(
+    lb: &mut FakeLb,
+    engine: &BTreeMap<InstanceId, ObservedInstance>,
+    bad: &BTreeSet<ReleaseNumber>,
+    now: Duration,
+) {
+    let Some(section) = &lb.section else { return };
+    for (id, _, release) in instances(section) {
+        let running = engine.get(id).is_some_and(|instance| instance.phase == InstancePhase::Running);
+        if running && !bad.contains(&release) {
+            lb.up_since.entry(id.clone()).or_insert(now);
+        } else {
+            lb.up_since.remove(id);
+        }
+    }
+}
+
+/// One request to an active instance of the live pool. What it meets must be running.
+fn send(lb: &mut FakeLb, engine: &BTreeMap<InstanceId, ObservedInstance>, now: Duration) -> bool {
+    let Some(section) = &lb.section else { return false };
+    let takes = |(id, state, _): &(&InstanceId, InstanceState, ReleaseNumber)| {
+        *state == InstanceState::Active && lb.up_since.contains_key(*id)
+    };
+    let Some((id, _, _)) = instances(section).find(takes) else { return false };
+    let phase = engine.get(id).map(|instance| instance.phase);
+    assert_eq!(phase, Some(InstancePhase::Running), "a request at {now:?} meets {id} while it does not run");
+    *lb.in_flight.entry(id.clone()).or_default() += 1;
+    true
+}
+
+fn report(lb: &FakeLb, now: Duration) -> MemberStatus {
+    let mut status = status(MemberKind::Lb, lb.in_force);
+    for (id, state, _) in lb.section.iter().flat_map(instances) {
+        let in_flight = u64::from(lb.in_flight.get(id).copied().unwrap_or_default());
+        let up_since = lb.up_since.get(id);
+        let report = InstanceReport {
+            health: if up_since.is_some() { Health::Up } else { Health::Down },
+            up_for_ms: up_since.map_or(0, |since| (now - *since).as_millis() as u64),
+            in_flight,
+            streams: 0,
+            drained: state == InstanceState::Draining && in_flight == 0,
+            cut: 0,
+            last_probe: None,
+        };
+        status.instances.insert(id.clone(), report);
+    }
+    status
+}
+
+fn story(seed: u64, steps: u64) {
+    let mut world = World::new(seed);
+    world.deploy(1, false);
+    for _ in 0..steps {
+        world.step(true);
+    }
+    world.settle();
+}
+
+#[test]
+fn promises_hold_in_256_disturbed_worlds() {
+    for seed in 0..256 {
+        if let Err(panic) = std::panic::catch_unwind(|| story(seed, 300)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn a_quiet_deploy_flips_once_and_keeps_the_old_one_warm() {
+    let mut world = World::new(7);
+    world.deploy(1, false);
+    (0..60).for_each(|_| world.step(false));
+    assert_eq!(render::live_release(&world.run), Some(1));
+    world.deploy(2, false);
+    (0..40).for_each(|_| world.step(false));
+    assert_eq!(render::live_release(&world.run), Some(2));
+    let warm = world.run.instances.values().filter(|i| i.release == 1 && i.state == Traffic::Standby).count();
+    assert_eq!(warm, INSTANCES as usize, "the old one stays warm");
+    let before = world.revision;
+    world.deploy(1, false);
+    world.step(false);
+    assert_eq!(render::live_release(&world.run), Some(1), "a warm rollback is one flip: one pass after {before}");
+    assert!(world.served > 0, "requests went through all along");
+}
+
+#[test]
+fn what_never_comes_up_is_aborted_and_the_old_one_serves() {
+    let mut world = World::new(9);
+    world.deploy(1, false);
+    (0..60).for_each(|_| world.step(false));
+    world.deploy(2, true);
+    (0..100).for_each(|_| world.step(false));
+    assert_eq!(render::live_release(&world.run), Some(1));
+    let end = world.deployments.values().last().and_then(|deployment| deployment.end.as_ref()).expect("it ended");
+    assert_eq!(end.state, EndState::Aborted);
+    assert!(end.reason.as_deref().is_some_and(|reason| reason.contains("not all instances came up in time")));
+    assert!(world.run.instances.values().all(|i| i.release == 1), "what was new is gone");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same input gives the same plan, whatever happened before.
+    #[test]
+    fn plans_are_equal_to_themselves(seed in any::<u64>(), steps in 1_u64..80) {
+        let mut world = World::new(seed);
+        world.deploy(1, false);
+        (0..steps).for_each(|_| world.step(true));
+        let addresses = world.addresses.clone();
+        let first = world.plan();
+        world.addresses = addresses;
+        prop_assert_eq!(first, world.plan());
+    }
+}

@@ -1,0 +1,277 @@
+//! Deploy: from a request to a recorded deployment. What follows is the loop's.
+
+use std::time::Duration;
+
+use appbase_core::{AppName, DeploymentId, EnvironmentName, ReleaseNumber, SectionKey, Version};
+use controller_core::resolve::{Resolved, resolve, same_content};
+use controller_core::v1::api::DeployAnswer;
+use controller_core::v1::state::{ChangeSet, Deployment, DeploymentKind, EventKind, Operation, ReleaseRecord, Timer};
+use kit::problem::Problem;
+
+use crate::journal::About;
+use crate::records::{Records, Write, lock};
+use crate::repository::Pushed;
+use crate::run::Shared;
+use crate::views;
+
+/// A superseded deployment ends within this time, or the request is answered 409.
+const SUPERSEDE_WAIT: Duration = Duration::from_secs(20);
+/// A release is resolved again when what it was made of changed meanwhile, at most this often.
+const ATTEMPTS_MAX: usize = 4;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub environment: EnvironmentName,
+    pub app: AppName,
+    pub target: Target,
+    pub kind: DeploymentKind,
+    pub supersede: bool,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A pushed version, with the values of now.
+    Version(Version),
+    /// A release as it was.
+    Release(ReleaseNumber),
+}
+
+impl Wanted {
+    fn key(&self) -> SectionKey {
+        SectionKey::app(&self.environment, &self.app)
+    }
+}
+
+/// What a deployment will run, and whether its record is new.
+struct Chosen {
+    record: ReleaseRecord,
+    is_new: bool,
+}
+
+pub async fn deploy(shared: &Shared, wanted: Wanted) -> Result<DeployAnswer, Problem> {
+    if let Some(answer) = repeated(shared, &wanted) {
+        return Ok(answer);
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let chosen = choose(shared, &wanted).await?;
+        make_room(shared, &wanted, &chosen).await?;
+        if let Some(answer) = record(shared, &wanted, chosen).await? {
+            shared.look_again.notify_one();
+            return Ok(answer);
+        }
+    }
+    Err(Problem::new(409, "changing", format!("{} is being changed by others right now", wanted.app)).hint("try again"))
+}
+
+/// The same request once more gets the same answer.
+fn repeated(shared: &Shared, wanted: &Wanted) -> Option<DeployAnswer> {
+    let key = wanted.idempotency_key.as_ref()?;
+    let records = lock(&shared.records);
+    let history = records.history(&wanted.key());
+    let known = history.into_iter().find(|deployment| deployment.idempotency_key.as_ref() == Some(key))?;
+    Some(answer(shared, &records, known, "joined"))
+}
+
+async fn choose(shared: &Shared, wanted: &Wanted) -> Result<Chosen, Problem> {
+    match &wanted.target {
+        Target::Release(number) => {
+            let records = lock(&shared.records);
+            let known = records.releases.get(&wanted.key()).and_then(|releases| releases.get(number));
+            let record = known.cloned().ok_or_else(|| {
+                Problem::new(
+                    404,
+                    "unknown-release",
+                    format!("{} has no release {number} in {}", wanted.app, wanted.environment),
+                )
+                .hint(format!("see which there are: platformctl history {}", wanted.app))
+            })?;
+            Ok(Chosen { record, is_new: false })
+        }
+        Target::Version(version) => {
+            let pushed = shared.repository.version(&wanted.app, version).await?;
+            make_release(shared, wanted, pushed).await
+        }
+    }
+}
+
+/// Resolves all values into a release; one with equal content is the same release.
+async fn make_release(shared: &Shared, wanted: &Wanted, pushed: Pushed) -> Result<Chosen, Problem> {
+    let (resolved, known) = {
+        let records = lock(&shared.records);
+        let overlay = records.desired_app(&wanted.environment, &wanted.app);
+        let number = records.run(&wanted.key()).releases_made + 1;
+        let resolved =
+            resolve(&pushed.document, &wanted.environment, &overlay, number, &shared.defaults).map_err(|error| {
+                Problem::new(422, "bad-app-file", "this version cannot be deployed").detail(error.to_string())
+            })?;
+        let same = |record: &&ReleaseRecord| same_content(&record.release, &resolved.release);
+        let known = records.releases.get(&wanted.key()).and_then(|releases| releases.values().find(same)).cloned();
+        (resolved, known)
+    };
+    if let Some(record) = known {
+        return Ok(Chosen { record, is_new: false });
+    }
+    let Resolved { release, scale } = resolved;
+    let document = shared.repository.pin(&release, &pushed.layers).await?;
+    Ok(Chosen {
+        record: ReleaseRecord { document, release, scale, made_unix_ms: shared.clock.unix_ms() },
+        is_new: true,
+    })
+}
+
+/// With `supersede` a running deployment of another release is ended first, while its traffic has not moved.
+async fn make_room(shared: &Shared, wanted: &Wanted, chosen: &Chosen) -> Result<(), Problem> {
+    if !wanted.supersede {
+        return Ok(());
+    }
+    let release = chosen.record.release.number;
+    let running = lock(&shared.records).running(&wanted.key()).filter(|running| running.release != release).cloned();
+    let Some(running) = running else { return Ok(()) };
+    cancel(shared, &running.id).await?;
+    let key = wanted.key();
+    shared.until(SUPERSEDE_WAIT, |records| records.running(&key).is_none()).await.ok_or_else(|| busy(&running))
+}
+
+fn busy(running: &Deployment) -> Problem {
+    Problem::new(409, "deployment-running", format!("{} {} is being deployed already", running.app, running.version))
+        .detail(format!("deployment {}", running.id))
+        .hint(format!("wait for it, or end it: platformctl cancel {}", running.id))
+}
+
+/// Writes change set, release, deployment and run together. None: what it stood on changed, choose again.
+async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Option<DeployAnswer>, Problem> {
+    let _pen = shared.pen.lock().await;
+    let (key, number, version) = (wanted.key(), chosen.record.release.number, chosen.record.release.version.clone());
+    let writes = {
+        let records = lock(&shared.records);
+        if let Some(running) = records.running(&key) {
+            if running.release == number {
+                return Ok(Some(answer(shared, &records, running, "joined")));
+            }
+            return Err(busy(running));
+        }
+        let mut run = records.run(&key);
+        if controller_core::render::live_release(&run) == Some(number) {
+            let outcome = "already-live".to_owned();
+            return Ok(Some(DeployAnswer { deployment: None, outcome, release: number, version }));
+        }
+        if chosen.is_new && number != run.releases_made + 1 {
+            return Ok(None);
+        }
+        refuse_conflicts(&records, &key, &chosen)?;
+        run.releases_made = run.releases_made.max(number);
+        let deployment = new_deployment(shared, &records, wanted, &chosen);
+        run.deployment = Some(deployment.id.clone());
+        let change = change_set(shared, &records, wanted, &version);
+        let desired =
+            records.desired.apply(&change).map_err(|error| Problem::new(422, error.code, error.to_string()))?;
+        let mut writes =
+            vec![Write::Change(change, desired), Write::Run(key.clone(), run), Write::Deployment(Box::new(deployment))];
+        if chosen.is_new {
+            writes.push(Write::Release(key.clone(), Box::new(chosen.record.clone())));
+        }
+        writes
+    };
+    let started = writes.iter().find_map(|write| match write {
+        Write::Deployment(deployment) => Some(deployment.as_ref().clone()),
+        _ => None,
+    });
+    let started = started.expect("it was put there above");
+    shared.baseline(&started.id, &key);
+    shared.commit(writes).await?;
+    let about = About::of(&started);
+    let from = started.from.as_ref().map_or_else(String::new, |(_, version)| format!("{version} → "));
+    let text = format!("{} {from}{version} (release {number})", started.app);
+    shared.journal.write(shared.clock.unix_ms(), &about, EventKind::DeploymentStarted, &text);
+    let records = lock(&shared.records);
+    Ok(Some(answer(shared, &records, &started, "started")))
+}
+
+fn refuse_conflicts(records: &Records, key: &SectionKey, chosen: &Chosen) -> Result<(), Problem> {
+    let Some((other, route)) = records.route_conflict(key, &chosen.record.release.traffic.routes) else {
+        return Ok(());
+    };
+    let host = route.host.as_deref().unwrap_or("every host");
+    Err(Problem::new(409, "route-taken", format!("requests for {host}{} belong to {other} already", route.path))
+        .hint("give one of the two another host or path in its platform.toml"))
+}
+
+fn new_deployment(shared: &Shared, records: &Records, wanted: &Wanted, chosen: &Chosen) -> Deployment {
+    let key = wanted.key();
+    let release = &chosen.record.release;
+    let live = records.runs.get(&key).and_then(controller_core::render::live_release);
+    let live = live.and_then(|live| records.releases.get(&key)?.get(&live));
+    Deployment {
+        id: DeploymentId::parse(&format!("d-{}", kit::random::hex::<5>())).expect("hex digits are a name"),
+        environment: wanted.environment.clone(),
+        app: wanted.app.clone(),
+        kind: wanted.kind,
+        release: release.number,
+        version: release.version.clone(),
+        from: live.map(|record| (record.release.number, record.release.version.clone())),
+        started_unix_ms: shared.clock.unix_ms(),
+        deadline: Timer::start(shared.now(), release.traffic.policy.probe_deadline_ms),
+        cancel: false,
+        flipped_unix_ms: None,
+        drain_deadline: None,
+        end: None,
+        idempotency_key: wanted.idempotency_key.clone(),
+    }
+}
+
+fn change_set(shared: &Shared, records: &Records, wanted: &Wanted, version: &Version) -> ChangeSet {
+    let params = serde_json::json!({ "environment": wanted.environment, "app": wanted.app, "version": version });
+    let operation = Operation { id: String::new(), group: "app".into(), command: "version".into(), params };
+    ChangeSet {
+        number: records.head + 1,
+        unix_ms: shared.clock.unix_ms(),
+        author: String::new(),
+        operations: vec![operation],
+    }
+}
+
+fn answer(shared: &Shared, records: &Records, deployment: &Deployment, outcome: &str) -> DeployAnswer {
+    DeployAnswer {
+        deployment: Some(views::deployment(shared, records, deployment)),
+        outcome: outcome.to_owned(),
+        release: deployment.release,
+        version: deployment.version.clone(),
+    }
+}
+
+/// The release that `rollback` goes to: the one in the idle slot, else the last good one before the live one.
+pub fn rollback_target(records: &Records, key: &SectionKey) -> Option<ReleaseNumber> {
+    let run = records.runs.get(key)?;
+    let live = controller_core::render::live_release(run)?;
+    let idle = run.slots.get(&run.live?.other()).copied().filter(|release| *release != live);
+    let was_live = |deployment: &&&Deployment| deployment.flipped_unix_ms.is_some() && deployment.release != live;
+    let history = records.history(key);
+    let was = history.iter().find(was_live).map(|deployment| deployment.release);
+    let warm = idle.filter(|idle| run.instances.values().any(|i| i.release == *idle) && run.aborted != Some(*idle));
+    warm.or(was)
+}
+
+/// Asks the loop to end a deployment before its traffic moves.
+pub async fn cancel(shared: &Shared, id: &DeploymentId) -> Result<(), Problem> {
+    let _pen = shared.pen.lock().await;
+    let deployment = lock(&shared.records).deployments.get(id).cloned();
+    let mut deployment =
+        deployment.ok_or_else(|| Problem::new(404, "unknown-deployment", format!("there is no deployment {id}")))?;
+    if let Some(end) = &deployment.end {
+        return Err(Problem::new(409, "deployment-ended", format!("deployment {id} is over: {}", end.state)));
+    }
+    if deployment.flipped_unix_ms.is_some() {
+        return Err(Problem::new(
+            409,
+            "traffic-moved",
+            format!("{} {} takes the traffic already", deployment.app, deployment.version),
+        )
+        .hint(format!("go back: platformctl rollback {}", deployment.app)));
+    }
+    deployment.cancel = true;
+    shared.commit(vec![Write::Deployment(Box::new(deployment))]).await?;
+    shared.look_again.notify_one();
+    Ok(())
+}

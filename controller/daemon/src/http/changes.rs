@@ -1,0 +1,131 @@
+//! Change sets: the only writers of what is wanted.
+
+use std::collections::BTreeSet;
+
+use appbase_core::{AppName, EnvironmentName, SectionKey};
+use axum::Json;
+use axum::extract::{Query, State};
+use controller_core::desired::{CHANGE_SET_BYTES_MAX, OPERATIONS_MAX};
+use controller_core::render::live_release;
+use controller_core::v1::api::{ChangeSetAnswer, ChangeSetRequest, DeployAnswer, OperationResult};
+use controller_core::v1::state::{ChangeSet, DeploymentKind, EventKind, Operation};
+use kit::problem::Problem;
+use serde::Deserialize;
+
+use super::{Answer, App};
+use crate::deploy::{self, Target, Wanted};
+use crate::journal::About;
+use crate::records::{Write, lock};
+
+#[derive(Debug, Deserialize)]
+pub struct ChangeQuery {
+    /// Deploy the live version again with the new values and routes.
+    #[serde(default)]
+    deploy: bool,
+}
+
+pub async fn apply(
+    State(shared): State<App>,
+    Query(query): Query<ChangeQuery>,
+    Json(request): Json<ChangeSetRequest>,
+) -> Answer<ChangeSetAnswer> {
+    check_size(&request)?;
+    let number = write(&shared, request.operations.clone()).await?;
+    shared.look_again.notify_one();
+    let results = request.operations.iter().map(|operation| OperationResult {
+        id: operation.id.clone(),
+        result: "ok".to_owned(),
+        data: serde_json::Value::Null,
+        output: String::new(),
+    });
+    let results = results.collect();
+    let mut deployment = None;
+    if query.deploy {
+        for (environment, app) in touched(&request.operations) {
+            deployment = deploy_live(&shared, environment, app).await?.and_then(|answer| answer.deployment);
+        }
+    }
+    Ok(Json(ChangeSetAnswer { number, results, deployment }))
+}
+
+fn check_size(request: &ChangeSetRequest) -> Result<(), Problem> {
+    let size = serde_json::to_vec(request).map_or(usize::MAX, |bytes| bytes.len());
+    if request.operations.is_empty() {
+        return Err(Problem::new(400, "empty-change-set", "a change set has at least one operation"));
+    }
+    if request.operations.len() > OPERATIONS_MAX || size > CHANGE_SET_BYTES_MAX {
+        return Err(Problem::new(
+            413,
+            "change-set-too-large",
+            format!("at most {OPERATIONS_MAX} operations and {CHANGE_SET_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(())
+}
+
+async fn write(shared: &App, operations: Vec<Operation>) -> Result<u64, Problem> {
+    let _pen = shared.pen.lock().await;
+    let (change, desired) = {
+        let records = lock(&shared.records);
+        let change =
+            ChangeSet { number: records.head + 1, unix_ms: shared.clock.unix_ms(), author: String::new(), operations };
+        let desired =
+            records.desired.apply(&change).map_err(|error| Problem::new(422, error.code, error.to_string()))?;
+        (change, desired)
+    };
+    let number = change.number;
+    let words: Vec<String> = change.operations.iter().map(|o| format!("{} {}", o.group, o.command)).collect();
+    shared.commit(vec![Write::Change(change, desired)]).await?;
+    let text = format!("change set {number}: {}", words.join(", "));
+    shared.journal.write(shared.clock.unix_ms(), &About::default(), EventKind::Changed, &text);
+    Ok(number)
+}
+
+/// Apps whose values or routes were changed.
+fn touched(operations: &[Operation]) -> BTreeSet<(EnvironmentName, AppName)> {
+    let of = |operation: &Operation| {
+        let text = |key: &str| operation.params.get(key).and_then(serde_json::Value::as_str);
+        let environment = text("environment")
+            .map_or_else(|| Some(EnvironmentName::default_name()), |t| EnvironmentName::parse(t).ok());
+        Some((environment?, AppName::parse(text("app")?).ok()?))
+    };
+    operations.iter().filter(|o| matches!(o.group.as_str(), "config" | "route")).filter_map(of).collect()
+}
+
+async fn deploy_live(
+    shared: &App,
+    environment: EnvironmentName,
+    app: AppName,
+) -> Result<Option<DeployAnswer>, Problem> {
+    let key = SectionKey::app(&environment, &app);
+    let live = {
+        let records = lock(&shared.records);
+        let live = records.runs.get(&key).and_then(live_release);
+        live.and_then(|live| records.releases.get(&key)?.get(&live)).map(|record| record.release.version.clone())
+    };
+    let Some(version) = live else { return Ok(None) };
+    let wanted = Wanted {
+        environment,
+        app,
+        target: Target::Version(version),
+        kind: DeploymentKind::Config,
+        supersede: false,
+        idempotency_key: None,
+    };
+    deploy::deploy(shared, wanted).await.map(Some)
+}
+
+#[derive(Debug, Deserialize)]
+pub struct LogQuery {
+    #[serde(default)]
+    after: u64,
+}
+
+/// Answered at once at most.
+const PAGE: usize = 100;
+
+pub async fn list(State(shared): State<App>, Query(query): Query<LogQuery>) -> Answer<Vec<ChangeSet>> {
+    let entries = shared.store.list("log/").await?;
+    let changes = entries.iter().filter_map(|entry| serde_json::from_slice::<ChangeSet>(&entry.value).ok());
+    Ok(Json(changes.filter(|change| change.number > query.after).take(PAGE).collect()))
+}

@@ -1,0 +1,96 @@
+//! Members: the tables they fetch and the status they put.
+
+use std::time::Duration;
+
+use appbase_core::v1::{MemberKind, MemberStatus};
+use appbase_core::{ClusterId, Generation, MemberId};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use kit::problem::Problem;
+use serde::Deserialize;
+
+use super::{Answer, App};
+use crate::records::{Write, lock};
+
+/// A poll is held no longer than this.
+const WAIT_MAX: u64 = 60;
+
+#[derive(Debug, Deserialize)]
+pub struct TableQuery {
+    kind: MemberKind,
+    /// `epoch.number` of what is in force there, with its cluster.
+    #[serde(default)]
+    after: Option<String>,
+    #[serde(default)]
+    cluster: Option<ClusterId>,
+    /// Seconds.
+    #[serde(default)]
+    wait: u64,
+}
+
+pub async fn table(
+    State(shared): State<App>,
+    Path(id): Path<String>,
+    Query(query): Query<TableQuery>,
+) -> Result<Response, Problem> {
+    member(&id)?;
+    let after =
+        query.after.as_deref().zip(query.cluster).map(|(text, cluster)| generation(text, cluster)).transpose()?;
+    let wait = Duration::from_secs(query.wait.min(WAIT_MAX));
+    let table = async {
+        match query.kind {
+            MemberKind::Lb => Json(shared.tables.routes_after(after.as_ref(), wait).await).into_response(),
+            MemberKind::Dns => Json(shared.tables.names_after(after.as_ref(), wait).await).into_response(),
+        }
+    };
+    tokio::select! {
+        answer = table => Ok(answer),
+        () = shared.shutdown.asked() => Ok(Json(()).into_response()),
+    }
+}
+
+fn generation(text: &str, cluster: ClusterId) -> Result<Generation, Problem> {
+    let numbers = text.split_once('.').and_then(|(epoch, number)| Some((epoch.parse().ok()?, number.parse().ok()?)));
+    let (epoch, number) =
+        numbers.ok_or_else(|| Problem::new(400, "bad-generation", "after is \"<epoch>.<number>\""))?;
+    Ok(Generation { cluster, epoch, number })
+}
+
+fn member(text: &str) -> Result<MemberId, Problem> {
+    MemberId::parse(text).map_err(|error| Problem::new(400, "bad-name", error.to_string()))
+}
+
+pub async fn status(State(shared): State<App>, Path(id): Path<String>, Json(status): Json<MemberStatus>) -> Answer<()> {
+    let id = member(&id)?;
+    let kind = status.kind;
+    let known = lock(&shared.records).members.get(&id).copied();
+    match known {
+        Some(known) if known != kind => {
+            return Err(Problem::new(409, "member-kind", format!("{id} is known as {known}, not as {kind}"))
+                .hint("give each member a name of its own"));
+        }
+        Some(_) => {}
+        // Its first word makes it wanted: from now on it counts also while it is not heard.
+        None => {
+            let _pen = shared.pen.lock().await;
+            shared.commit(vec![Write::Member(id.clone(), kind)]).await?;
+        }
+    }
+    if shared.members.heard(&id, status, shared.now()) {
+        shared.look_again.notify_one();
+    }
+    Ok(Json(()))
+}
+
+pub async fn forget(State(shared): State<App>, Path(id): Path<String>) -> Answer<()> {
+    let id = member(&id)?;
+    let _pen = shared.pen.lock().await;
+    if !lock(&shared.records).members.contains_key(&id) {
+        return Err(Problem::new(404, "unknown-member", format!("there is no member {id}")));
+    }
+    shared.commit(vec![Write::ForgetMember(id.clone())]).await?;
+    shared.members.forget(&id);
+    shared.look_again.notify_one();
+    Ok(Json(()))
+}

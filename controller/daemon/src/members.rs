@@ -1,0 +1,97 @@
+//! Members: the last word of each, and since when it is silent. The wanted ones are in the store.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use appbase_core::v1::{Counters, MemberKind, MemberStatus};
+use appbase_core::{MemberId, ReleaseNumber, SectionKey};
+use controller_core::observed::MemberSeen;
+use controller_core::time::Now;
+
+#[derive(Debug, Default)]
+pub struct Members {
+    heard: Mutex<BTreeMap<MemberId, Heard>>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    status: MemberStatus,
+    at: Duration,
+    /// Counters of earlier starts of the member, so that sums never fall.
+    before: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>,
+}
+
+impl Members {
+    /// Takes a status. True when something in it is news to the planner.
+    pub fn heard(&self, id: &MemberId, status: MemberStatus, now: Now) -> bool {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = heard.get_mut(id) else {
+            heard.insert(id.clone(), Heard { status, at: now.elapsed, before: BTreeMap::new() });
+            return true;
+        };
+        if known.status.boot != status.boot {
+            let ended = std::mem::take(&mut known.status.counters);
+            add(&mut known.before, &ended);
+        }
+        let news = known.status.in_force != status.in_force
+            || known.status.boot != status.boot
+            || facts(&known.status) != facts(&status);
+        known.status = status;
+        known.at = now.elapsed;
+        news
+    }
+
+    pub fn forget(&self, id: &MemberId) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// The wanted members as they were heard.
+    pub fn seen(&self, wanted: &BTreeMap<MemberId, MemberKind>, now: Now) -> BTreeMap<MemberId, MemberSeen> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted
+            .iter()
+            .map(|(id, kind)| {
+                let known = heard.get(id);
+                let silent_for = now.elapsed.saturating_sub(known.map_or(Duration::ZERO, |known| known.at));
+                (id.clone(), MemberSeen { kind: *kind, status: known.map(|known| known.status.clone()), silent_for })
+            })
+            .collect()
+    }
+
+    /// Counters of a section over all members and releases.
+    pub fn counters(&self, section: &SectionKey, release: Option<ReleaseNumber>) -> Counters {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = Counters::default();
+        for known in heard.values() {
+            for counters in [&known.before, &known.status.counters] {
+                let releases = counters.get(section).into_iter().flatten();
+                for (_, counters) in releases.filter(|(number, _)| release.is_none_or(|wanted| wanted == **number)) {
+                    sum.requests += counters.requests;
+                    sum.failed += counters.failed;
+                    sum.app_errors += counters.app_errors;
+                }
+            }
+        }
+        sum
+    }
+}
+
+/// What a decision can hang on: everything but running numbers.
+fn facts(status: &MemberStatus) -> Vec<(&appbase_core::InstanceId, appbase_core::v1::Health, bool)> {
+    status.instances.iter().map(|(id, report)| (id, report.health, report.drained)).collect()
+}
+
+fn add(
+    sum: &mut BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>,
+    more: &BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>,
+) {
+    for (section, releases) in more {
+        for (release, counters) in releases {
+            let into = sum.entry(section.clone()).or_default().entry(*release).or_default();
+            into.requests += counters.requests;
+            into.failed += counters.failed;
+            into.app_errors += counters.app_errors;
+        }
+    }
+}

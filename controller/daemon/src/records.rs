@@ -1,0 +1,322 @@
+//! Records: what the store keeps, in memory. Changed only through a commit that the store took.
+
+use std::collections::BTreeMap;
+
+use appbase_core::v1::{MemberKind, Route};
+use appbase_core::{AppName, DeploymentId, EnvironmentName, MemberId, ReleaseNumber, SectionKey};
+use controller_core::v1::state::{
+    ChangeSet, Cluster, Deployment, DeploymentOutcome, Desired, DesiredApp, Head, MemberRecord, Published,
+    ReleaseRecord, Run, Snapshot,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::store::{Condition, Entry, Operation, Outcome, Revision, Store, StoreError};
+
+/// Folding starts from a snapshot at most this many change sets old.
+const SNAPSHOT_EVERY: u64 = 256;
+/// Ended deployments kept per app and environment; the oldest are forgotten.
+const HISTORY_MAX: usize = 50;
+const PUBLISHED: &str = "published";
+
+#[derive(Debug)]
+pub struct Records {
+    pub cluster: Cluster,
+    pub head: u64,
+    pub desired: Desired,
+    pub runs: BTreeMap<SectionKey, Run>,
+    pub releases: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, ReleaseRecord>>,
+    pub deployments: BTreeMap<DeploymentId, Deployment>,
+    pub outcomes: BTreeMap<DeploymentId, DeploymentOutcome>,
+    pub members: BTreeMap<MemberId, MemberKind>,
+    pub published: Published,
+    /// The last revision of each key that is guarded.
+    revisions: BTreeMap<String, Revision>,
+}
+
+/// One thing to write; all of a commit go together.
+#[derive(Debug, Clone)]
+pub enum Write {
+    Change(ChangeSet, Desired),
+    Run(SectionKey, Run),
+    Release(SectionKey, Box<ReleaseRecord>),
+    Deployment(Box<Deployment>),
+    Outcome(DeploymentId, DeploymentOutcome),
+    Member(MemberId, MemberKind),
+    ForgetMember(MemberId),
+    Published(Published),
+}
+
+impl Records {
+    /// Reads everything; makes the cluster when the store is new.
+    pub async fn load(store: &dyn Store, new_cluster: impl FnOnce() -> Cluster) -> Result<Self, StoreError> {
+        let mut entries = store.list("").await?;
+        if !entries.iter().any(|entry| entry.key == "cluster") {
+            let cluster = new_cluster();
+            let put = Operation::Put("cluster".to_owned(), encode(&cluster));
+            store.commit(vec![Condition::Absent("cluster".to_owned())], vec![put]).await?;
+            entries = store.list("").await?;
+        }
+        let cluster = entries.iter().find(|entry| entry.key == "cluster");
+        let cluster = decode(cluster.expect("it was there or was just written"))?;
+        let mut records = Self {
+            cluster,
+            head: 0,
+            desired: Desired::default(),
+            runs: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            deployments: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            members: BTreeMap::new(),
+            published: Published::default(),
+            revisions: BTreeMap::new(),
+        };
+        for entry in &entries {
+            records.take_entry(entry)?;
+        }
+        records.fold(&entries)?;
+        Ok(records)
+    }
+
+    fn take_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        self.revisions.insert(entry.key.clone(), entry.revision);
+        let parts: Vec<&str> = entry.key.split('/').collect();
+        match parts.as_slice() {
+            ["run", environment, app] => {
+                let run = decode(entry)?;
+                self.runs.insert(section(entry, environment, app)?, run);
+            }
+            ["release", environment, app, _] => {
+                let record: ReleaseRecord = decode(entry)?;
+                let key = section(entry, environment, app)?;
+                self.releases.entry(key).or_default().insert(record.release.number, record);
+            }
+            ["deployment", _] => {
+                let deployment: Deployment = decode(entry)?;
+                self.deployments.insert(deployment.id.clone(), deployment);
+            }
+            ["outcome", id] => {
+                let outcome = decode(entry)?;
+                self.outcomes.insert(id_of(entry, id)?, outcome);
+            }
+            ["member", id] => {
+                let record: MemberRecord = decode(entry)?;
+                self.members.insert(id_of(entry, id)?, record.kind);
+            }
+            [PUBLISHED] => self.published = decode(entry)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Desired from the snapshot and the change sets after it; the head's digest says whether it is right.
+    fn fold(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key);
+        let snapshot: Snapshot = find("snapshot").map(decode).transpose()?.unwrap_or_default();
+        (self.head, self.desired) = (snapshot.number, snapshot.desired);
+        let Some(head_entry) = find("head") else { return Ok(()) };
+        let head: Head = decode(head_entry)?;
+        while self.head < head.number {
+            let number = self.head + 1;
+            let key = log_key(number);
+            let unreadable = |reason: String| StoreError::Unreadable { key: key.clone(), reason };
+            let entry = find(&key).ok_or_else(|| unreadable("it is missing".to_owned()))?;
+            let change: ChangeSet = decode(entry)?;
+            self.desired = self.desired.apply(&change).map_err(|error| unreadable(error.to_string()))?;
+            self.head = number;
+        }
+        if self.desired.digest() != head.desired {
+            let reason = "the change sets do not add up to the state they once gave: restore from a backup".to_owned();
+            return Err(StoreError::Unreadable { key: "head".to_owned(), reason });
+        }
+        Ok(())
+    }
+
+    pub fn run(&self, key: &SectionKey) -> Run {
+        self.runs.get(key).cloned().unwrap_or_default()
+    }
+
+    pub fn desired_app(&self, environment: &EnvironmentName, app: &AppName) -> DesiredApp {
+        self.desired.app(environment, app).cloned().unwrap_or_default()
+    }
+
+    /// The deployment that is not over, if any.
+    pub fn running(&self, key: &SectionKey) -> Option<&Deployment> {
+        self.deployments.get(self.runs.get(key)?.deployment.as_ref()?).filter(|deployment| deployment.end.is_none())
+    }
+
+    /// Deployments of one app in one environment, newest first.
+    pub fn history(&self, key: &SectionKey) -> Vec<&Deployment> {
+        let mut all: Vec<_> = self
+            .deployments
+            .values()
+            .filter(|deployment| SectionKey::app(&deployment.environment, &deployment.app) == *key)
+            .collect();
+        all.sort_by(|one, other| (other.started_unix_ms, &other.id).cmp(&(one.started_unix_ms, &one.id)));
+        all
+    }
+
+    /// The number of the last publication; 0 before the first.
+    pub fn published_number(&self) -> u64 {
+        self.revisions.get(PUBLISHED).copied().unwrap_or_default()
+    }
+
+    /// Another app's route that asks for the same requests.
+    pub fn route_conflict(&self, key: &SectionKey, routes: &[Route]) -> Option<(SectionKey, Route)> {
+        let others = self.runs.iter().filter(|(other, _)| *other != key);
+        others
+            .flat_map(|(other, run)| {
+                let live = controller_core::render::live_release(run);
+                let record = live.and_then(|live| self.releases.get(other)?.get(&live));
+                record.into_iter().flat_map(move |r| r.release.traffic.routes.iter().map(move |route| (other, route)))
+            })
+            .find(|(_, route)| routes.iter().any(|own| own.host == route.host && own.path == route.path))
+            .map(|(other, route)| (other.clone(), route.clone()))
+    }
+
+    /// Conditions and operations of some writes, together.
+    pub fn transaction(&self, writes: &[Write]) -> (Vec<Condition>, Vec<Operation>) {
+        let (mut conditions, mut operations) = (Vec::new(), Vec::new());
+        for write in writes {
+            match write {
+                Write::Change(change, desired) => {
+                    self.guard("head", &mut conditions);
+                    let head = Head { number: change.number, desired: desired.digest() };
+                    operations.push(Operation::Put(log_key(change.number), encode(change)));
+                    operations.push(Operation::Put("head".to_owned(), encode(&head)));
+                    if change.number.is_multiple_of(SNAPSHOT_EVERY) {
+                        let snapshot = Snapshot { number: change.number, desired: desired.clone() };
+                        operations.push(Operation::Put("snapshot".to_owned(), encode(&snapshot)));
+                    }
+                }
+                Write::Run(key, run) => {
+                    let name = format!("run/{key}");
+                    self.guard(&name, &mut conditions);
+                    operations.push(Operation::Put(name, encode(run)));
+                }
+                Write::Release(key, record) => {
+                    operations.push(Operation::Put(format!("release/{key}/{}", record.release.number), encode(record)));
+                }
+                Write::Deployment(deployment) => {
+                    operations.push(Operation::Put(format!("deployment/{}", deployment.id), encode(deployment)));
+                    operations.extend(self.forgotten(deployment).into_iter().flat_map(|id| {
+                        [Operation::Delete(format!("deployment/{id}")), Operation::Delete(format!("outcome/{id}"))]
+                    }));
+                }
+                Write::Outcome(id, outcome) => {
+                    operations.push(Operation::Put(format!("outcome/{id}"), encode(outcome)))
+                }
+                Write::Member(id, kind) => {
+                    operations.push(Operation::Put(format!("member/{id}"), encode(&MemberRecord { kind: *kind })));
+                }
+                Write::ForgetMember(id) => operations.push(Operation::Delete(format!("member/{id}"))),
+                Write::Published(published) => {
+                    self.guard(PUBLISHED, &mut conditions);
+                    operations.push(Operation::Put(PUBLISHED.to_owned(), encode(published)));
+                }
+            }
+        }
+        (conditions, operations)
+    }
+
+    /// Takes over what the store took.
+    pub fn took(&mut self, writes: Vec<Write>, revision: Revision) {
+        for write in writes {
+            match write {
+                Write::Change(change, desired) => {
+                    (self.head, self.desired) = (change.number, desired);
+                    self.revisions.insert("head".to_owned(), revision);
+                }
+                Write::Run(key, run) => {
+                    self.revisions.insert(format!("run/{key}"), revision);
+                    self.runs.insert(key, run);
+                }
+                Write::Release(key, record) => {
+                    self.releases.entry(key).or_default().insert(record.release.number, *record);
+                }
+                Write::Deployment(deployment) => {
+                    for id in self.forgotten(&deployment) {
+                        self.deployments.remove(&id);
+                        self.outcomes.remove(&id);
+                    }
+                    self.deployments.insert(deployment.id.clone(), *deployment);
+                }
+                Write::Outcome(id, outcome) => {
+                    self.outcomes.insert(id, outcome);
+                }
+                Write::Member(id, kind) => {
+                    self.members.insert(id, kind);
+                }
+                Write::ForgetMember(id) => {
+                    self.members.remove(&id);
+                }
+                Write::Published(published) => {
+                    self.published = published;
+                    self.revisions.insert(PUBLISHED.to_owned(), revision);
+                }
+            }
+        }
+    }
+
+    /// The oldest ended deployment that a new one pushes out of the history.
+    fn forgotten(&self, new: &Deployment) -> Option<DeploymentId> {
+        if self.deployments.contains_key(&new.id) {
+            return None;
+        }
+        let history = self.history(&SectionKey::app(&new.environment, &new.app));
+        let oldest = history.last().filter(|oldest| oldest.end.is_some() && history.len() >= HISTORY_MAX)?;
+        Some(oldest.id.clone())
+    }
+
+    fn guard(&self, key: &str, conditions: &mut Vec<Condition>) {
+        conditions.push(match self.revisions.get(key) {
+            Some(revision) => Condition::Unchanged(key.to_owned(), *revision),
+            None => Condition::Absent(key.to_owned()),
+        });
+    }
+}
+
+/// Commits writes and takes them over. Whoever calls it holds the pen, so a conflict means a second writer.
+pub async fn commit(
+    store: &dyn Store,
+    records: &std::sync::Mutex<Records>,
+    writes: Vec<Write>,
+) -> Result<Revision, StoreError> {
+    let (conditions, operations) = lock(records).transaction(&writes);
+    match store.commit(conditions, operations).await? {
+        Outcome::Applied(revision) => {
+            lock(records).took(writes, revision);
+            Ok(revision)
+        }
+        Outcome::Conflict => Err(StoreError::Io {
+            reason: "somebody else wrote the same records: is a second controller running on this data?".to_owned(),
+        }),
+    }
+}
+
+pub fn lock(records: &std::sync::Mutex<Records>) -> std::sync::MutexGuard<'_, Records> {
+    records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Numbers sort as text.
+fn log_key(number: u64) -> String {
+    format!("log/{number:012}")
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have text keys")
+}
+
+fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, StoreError> {
+    serde_json::from_slice(&entry.value)
+        .map_err(|error| StoreError::Unreadable { key: entry.key.clone(), reason: error.to_string() })
+}
+
+fn section(entry: &Entry, environment: &str, app: &str) -> Result<SectionKey, StoreError> {
+    SectionKey::try_from(format!("{environment}/{app}"))
+        .map_err(|error| StoreError::Unreadable { key: entry.key.clone(), reason: error.to_string() })
+}
+
+fn id_of<T: std::str::FromStr<Err = appbase_core::name::NameError>>(entry: &Entry, id: &str) -> Result<T, StoreError> {
+    id.parse().map_err(|error: T::Err| StoreError::Unreadable { key: entry.key.clone(), reason: error.to_string() })
+}

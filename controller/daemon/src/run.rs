@@ -1,0 +1,261 @@
+//! Run: opens the store, starts loop and API, answers the address.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use appbase_core::v1::{Counters, Policy, Probe};
+use appbase_core::{ClusterId, DeploymentId, EnvironmentName, SectionKey};
+use controller_core::addresses::{Addresses, Range};
+use controller_core::observed::Observed;
+use controller_core::plan::Setting;
+use controller_core::resolve::Defaults;
+use controller_core::time::Now;
+use controller_core::v1::state::Cluster;
+use dns_core::v1::{PlatformNames, View};
+use kit::client::Client;
+use kit::problem::Problem;
+use kit::{Clock, Shutdown, Tasks};
+use node::Compute;
+use tokio::sync::Notify;
+
+use crate::config::{Config, Engine};
+use crate::journal::Journal;
+use crate::members::Members;
+use crate::reconcile::Reconcile;
+use crate::records::{self, Records, Write, lock};
+use crate::repository::Repository;
+use crate::store::{Revision, SqliteStore, Store, StoreError};
+use crate::tables::{Rendered, Tables};
+
+/// How often a wait for a state of the records looks.
+const UNTIL_LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the journal cannot be opened")]
+    Journal(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Bind(#[from] kit::serve::BindError),
+    #[error("the engine cannot be used")]
+    Compute(#[from] node::ComputeError),
+    #[error("cannot serve")]
+    Io(#[from] std::io::Error),
+}
+
+/// A running controller.
+#[derive(Debug)]
+pub struct Handle {
+    pub api: SocketAddr,
+    pub cluster: ClusterId,
+}
+
+/// What the loop and the API share.
+pub struct Shared {
+    pub config: Config,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub records: Mutex<Records>,
+    /// Whoever writes holds it: one writer at a time, across waits.
+    pub pen: tokio::sync::Mutex<()>,
+    pub journal: Journal,
+    pub tables: Tables,
+    pub members: Members,
+    pub repository: Repository,
+    pub compute: Arc<dyn Compute>,
+    pub defaults: Defaults,
+    pub platform: PlatformNames,
+    pub look_again: Notify,
+    /// Why the server cannot be seen, while it cannot.
+    pub gap: Mutex<Option<String>>,
+    pub shutdown: Shutdown,
+    shown: Mutex<Arc<Shown>>,
+    baselines: Mutex<BTreeMap<DeploymentId, Counters>>,
+}
+
+/// The last pass, for people.
+#[derive(Debug, Default)]
+pub struct Shown {
+    pub observed: Observed,
+    pub steps: Vec<String>,
+    pub reports: BTreeMap<SectionKey, Vec<String>>,
+}
+
+impl Shared {
+    pub fn now(&self) -> Now {
+        Now { unix_ms: self.clock.unix_ms(), elapsed: self.clock.elapsed() }
+    }
+
+    /// Commits with the pen held by the caller.
+    pub async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        records::commit(&*self.store, &self.records, writes).await
+    }
+
+    pub fn show(&self, observed: Observed, steps: Vec<String>, reports: BTreeMap<SectionKey, Vec<String>>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Shown { observed, steps, reports });
+    }
+
+    pub fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Remembers the counters at the start of a deployment.
+    pub fn baseline(&self, id: &DeploymentId, key: &SectionKey) {
+        let counters = self.members.counters(key, None);
+        self.baselines.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), counters);
+    }
+
+    /// Requests and failures since then, and forgets it.
+    pub fn since_baseline(&self, id: &DeploymentId, key: &SectionKey) -> (u64, u64) {
+        let baseline = self.baselines.lock().unwrap_or_else(PoisonError::into_inner).remove(id).unwrap_or_default();
+        let now = self.members.counters(key, None);
+        (now.requests.saturating_sub(baseline.requests), now.failed.saturating_sub(baseline.failed))
+    }
+
+    /// Waits until the records are so, at most `limit`.
+    pub async fn until(&self, limit: Duration, so: impl Fn(&Records) -> bool) -> Option<()> {
+        let looked = async {
+            while !so(&lock(&self.records)) {
+                tokio::time::sleep(UNTIL_LOOK).await;
+            }
+        };
+        tokio::time::timeout(limit, looked).await.ok()
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::new(507, "not-stored", "the change could not be stored; nothing of it is in force")
+            .detail(kit::problem::chain(&error))
+            .hint("see whether the disk of the controller is full")
+    }
+}
+
+pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
+    let clock = Clock::start();
+    let listener = kit::serve::bind(config.listen).await?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data)?);
+    let records = Records::load(&*store, new_cluster).await?;
+    let journal = Journal::open(&config.data)?;
+    let cluster = records.cluster.clone();
+    let compute = compute(&config, &cluster.id, tasks, shutdown, clock).await?;
+    let (engine_range, setting) = setting(&config, &cluster.id);
+    let tables = Tables::new(cluster.clone());
+    let platform = platform_names(&config);
+    restore_tables(&tables, &records, &platform);
+    let shared = Arc::new(Shared {
+        clock,
+        store,
+        records: Mutex::new(records),
+        pen: tokio::sync::Mutex::new(()),
+        journal,
+        tables,
+        members: Members::default(),
+        repository: Repository::new(Client::new(&config.repository, None)),
+        compute,
+        defaults: defaults(&config),
+        platform,
+        look_again: Notify::new(),
+        gap: Mutex::default(),
+        shutdown: shutdown.clone(),
+        shown: Mutex::default(),
+        baselines: Mutex::default(),
+        config,
+    });
+    let networks = BTreeMap::from([(EnvironmentName::default_name(), 1)]);
+    let addresses = Addresses::new(engine_range, networks);
+    let reconcile = Reconcile::new(Arc::clone(&shared), setting, addresses, tasks.clone());
+    let stop = shutdown.asked();
+    tasks.spawn("reconcile", async move {
+        tokio::select! { () = stop => {}, () = reconcile.forever() => {} }
+    });
+    let api = kit::serve::http(tasks, "controller-api", listener, crate::http::router(shared), shutdown)?;
+    Ok(Handle { api, cluster: cluster.id })
+}
+
+fn new_cluster() -> Cluster {
+    let id = format!("c{}", kit::random::hex::<6>());
+    Cluster { id: ClusterId::parse(&id).expect("a letter and hex digits are a name"), epoch: 1 }
+}
+
+/// What was published before goes out again with its number, if the records still say the same.
+fn restore_tables(tables: &Tables, records: &Records, platform: &PlatformNames) {
+    let rendered = Rendered::of(records, platform);
+    if records.published_number() > 0 && rendered.digests() == records.published {
+        tables.put(rendered, records.published_number());
+    }
+}
+
+fn defaults(config: &Config) -> Defaults {
+    Defaults {
+        domain: config.domain.clone(),
+        policy: Policy { settle_ms: config.settle_ms, ..Policy::default() },
+        probe: Probe { interval_ms: config.probe_interval_ms, ..Probe::default() },
+        ..Defaults::default()
+    }
+}
+
+fn setting(config: &Config, cluster: &ClusterId) -> (Range, Setting) {
+    let setting = Setting {
+        cluster: cluster.clone(),
+        server: config.server.clone(),
+        repository: config.instance_repository.clone().unwrap_or_else(|| config.repository.clone()),
+        name_ttl: config.name_ttl(),
+        boot_restarts: config.engine == Engine::Process,
+    };
+    let range = match config.engine {
+        Engine::Process => Range::PROCESS,
+        Engine::Docker => Range::Networks { base: config.range_base() },
+    };
+    (range, setting)
+}
+
+async fn compute(
+    config: &Config,
+    cluster: &ClusterId,
+    tasks: &Tasks,
+    clock: Clock,
+) -> Result<Arc<dyn Compute>, RunError> {
+    Ok(match config.engine {
+        Engine::Process => {
+            let process = node::process::Config {
+                data: config.data.join("node"),
+                boot: config.boot.clone(),
+                server: config.server.clone(),
+                cluster: cluster.clone(),
+            };
+            Arc::new(node::process::ProcessEngine::new(process, tasks, clock)?)
+        }
+        Engine::Docker => {
+            let docker = node::docker::Config {
+                socket: config.docker_socket.clone(),
+                range: config.range.parse().map_err(|error| node::ComputeError::Refused {
+                    reason: format!("range {}: {error}", config.range),
+                })?,
+                ..node::docker::Config::new(cluster.clone(), config.server.clone(), env!("CARGO_PKG_VERSION"))
+            };
+            Arc::new(node::docker::DockerEngine::connect(docker, clock, tasks, shutdown).await?)
+        }
+    })
+}
+
+/// The names of the platform's own parts, as each class of askers reaches them.
+fn platform_names(config: &Config) -> PlatformNames {
+    let parts = ["lb", "dns", "repository", "controller"];
+    let host = View {
+        name: "host".to_owned(),
+        sources: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
+        environment: None,
+        forward: true,
+        parts: parts.iter().map(|part| ((*part).to_owned(), vec![config.public_address])).collect(),
+    };
+    PlatformNames {
+        domain: config.domain.clone(),
+        ttl_ms: config.name_ttl_ms,
+        views: vec![host],
+        servers: BTreeMap::from([(config.server.clone(), vec![config.public_address])]),
+    }
+}

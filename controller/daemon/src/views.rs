@@ -1,0 +1,216 @@
+//! Views: records and what was seen, as the API answers them. No decision is made here.
+
+use std::collections::BTreeMap;
+
+use appbase_core::v1::{Health, MemberKind};
+use appbase_core::{AppName, EnvironmentName, SectionKey, Version};
+use controller_core::observed::{Observed, Seen};
+use controller_core::render::live_release;
+use controller_core::v1::api::{
+    AppStatus, ControllerInfo, DeploymentView, EndView, InstanceView, LiveView, MemberView, PlanView, PlatformStatus,
+};
+use controller_core::v1::compute::InstancePhase;
+use controller_core::v1::state::{Deployment, InstanceRecord, Run, Traffic};
+
+use crate::deploy::rollback_target;
+use crate::records::{Records, lock};
+use crate::run::{Shared, Shown};
+
+pub fn info(shared: &Shared) -> ControllerInfo {
+    let config = &shared.config;
+    let records = lock(&shared.records);
+    ControllerInfo {
+        cluster: records.cluster.id.clone(),
+        epoch: records.cluster.epoch,
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+        repository: config.public_repository.clone().unwrap_or_else(|| config.repository.clone()),
+        engine: shared.compute.engine().to_owned(),
+        domain: config.domain.clone(),
+        dns: config.public_dns.clone(),
+        lb: config.public_lb.clone(),
+    }
+}
+
+pub fn platform(shared: &Shared) -> PlatformStatus {
+    let info = info(shared);
+    let shown = shared.shown();
+    let records = lock(&shared.records);
+    let apps = records.runs.keys().filter_map(|key| match key {
+        SectionKey::App { environment, app } => Some(app_status(shared, &records, &shown, environment, app)),
+        SectionKey::Platform => None,
+    });
+    let gap = shared.gap.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    PlatformStatus {
+        info,
+        generation: shared.tables.generation(),
+        members: members(shared, &records),
+        apps: apps.collect(),
+        problems: gap
+            .map(|reason| format!("server {} cannot be seen: {reason}", shared.config.server))
+            .into_iter()
+            .collect(),
+    }
+}
+
+pub fn members(shared: &Shared, records: &Records) -> Vec<MemberView> {
+    let seen = shared.members.seen(&records.members, shared.now());
+    seen.into_iter()
+        .map(|(id, member)| MemberView {
+            id,
+            kind: member.kind,
+            reachable: member.is_reachable(),
+            seen_ms_ago: member.status.as_ref().map(|_| member.silent_for.as_millis() as u64),
+            in_force: member.status.as_ref().and_then(|status| status.in_force.clone()),
+            refused: member.status.as_ref().and_then(|status| status.refused.as_ref().map(|r| r.reason.clone())),
+        })
+        .collect()
+}
+
+pub fn app_status(
+    shared: &Shared,
+    records: &Records,
+    shown: &Shown,
+    environment: &EnvironmentName,
+    app: &AppName,
+) -> AppStatus {
+    let key = SectionKey::app(environment, app);
+    let run = records.run(&key);
+    let releases = records.releases.get(&key);
+    let desired = records.desired_app(environment, app);
+    let live = live_release(&run).and_then(|live| releases?.get(&live));
+    let version_of = |number: u64| releases.and_then(|r| r.get(&number)).map(|record| record.release.version.clone());
+    let mut scale: BTreeMap<_, _> = live.map(|record| record.scale.clone()).unwrap_or_default();
+    scale.extend(desired.scale.clone());
+    AppStatus {
+        environment: environment.clone(),
+        app: app.clone(),
+        live: live.zip(run.live).map(|(record, slot)| LiveView {
+            release: record.release.number,
+            version: record.release.version.clone(),
+            slot,
+        }),
+        summary: summary(records, &key, &run, version_of),
+        instances: instances(&run, &shown.observed, version_of),
+        routes: live.map(|record| record.release.traffic.routes.clone()).unwrap_or_default(),
+        scale,
+        hold: desired.hold,
+        maintenance: desired.maintenance,
+        deployment: records.running(&key).map(|running| deployment(shared, records, running)),
+        rollback_to: rollback_target(records, &key).and_then(|number| Some((number, version_of(number)?))),
+        counters: shared.members.counters(&key, live_release(&run)),
+    }
+}
+
+fn summary(records: &Records, key: &SectionKey, run: &Run, version_of: impl Fn(u64) -> Option<Version>) -> String {
+    let named = |number: u64| match version_of(number) {
+        Some(version) => format!("{version} (release {number})"),
+        None => format!("release {number}"),
+    };
+    let serving =
+        live_release(run).map_or_else(|| "serving nothing yet".to_owned(), |live| format!("serving {}", named(live)));
+    if let Some(running) = records.running(key) {
+        return format!("deploying {}, {serving}", named(running.release));
+    }
+    match run.aborted {
+        Some(aborted) => format!("wanted {} (aborted), {serving}", named(aborted)),
+        None => serving,
+    }
+}
+
+fn instances(run: &Run, observed: &Observed, version_of: impl Fn(u64) -> Option<Version>) -> Vec<InstanceView> {
+    let view = |(id, record): (&appbase_core::InstanceId, &InstanceRecord)| {
+        let seen = observed.instance(&record.server, id);
+        let reports: Vec<_> = observed.members(MemberKind::Lb).filter_map(|(_, member)| member.report(id)).collect();
+        Some(InstanceView {
+            id: id.clone(),
+            process: record.process.clone(),
+            number: record.number,
+            release: record.release,
+            version: version_of(record.release)?,
+            slot: record.slot,
+            state: match record.state {
+                Traffic::Standby => "standby",
+                Traffic::Active => "active",
+                Traffic::Draining { .. } => "draining",
+                Traffic::Retiring => "retiring",
+            }
+            .to_owned(),
+            phase: phase(seen).to_owned(),
+            address: record.address.map(|address| address.to_string()),
+            health: worst(reports.iter().map(|report| report.health)),
+            in_flight: reports.iter().map(|report| report.in_flight + report.streams).sum(),
+            restarts: match seen {
+                Seen::Present(seen) => seen.restarts,
+                _ => 0,
+            },
+        })
+    };
+    run.instances.iter().filter_map(view).collect()
+}
+
+fn phase(seen: Seen<&controller_core::v1::compute::ObservedInstance>) -> &'static str {
+    match seen {
+        Seen::Unknown => "unknown",
+        Seen::Absent => "missing",
+        Seen::Present(seen) => match seen.phase {
+            InstancePhase::Created => "created",
+            InstancePhase::Running => "running",
+            InstancePhase::Ended => "ended",
+        },
+    }
+}
+
+fn worst(all: impl Iterator<Item = Health>) -> Option<Health> {
+    all.max_by_key(|health| match health {
+        Health::Up => 0,
+        Health::Pending => 1,
+        Health::Down => 2,
+    })
+}
+
+pub fn deployment(shared: &Shared, records: &Records, deployment: &Deployment) -> DeploymentView {
+    let key = SectionKey::app(&deployment.environment, &deployment.app);
+    let waiting = shared.shown().reports.get(&key).cloned().unwrap_or_default();
+    let outcome = records.outcomes.get(&deployment.id).cloned().unwrap_or_default();
+    let live_after_ms = deployment.flipped_unix_ms.map(|at| at.saturating_sub(deployment.started_unix_ms));
+    let end = deployment.end.as_ref().map(|end| EndView {
+        state: end.state,
+        ended_unix_ms: end.unix_ms,
+        live_after_ms,
+        requests: outcome.requests,
+        failed: outcome.failed,
+        cut: outcome.cut,
+        reason: end.reason.clone(),
+        failures: outcome.failures.clone(),
+    });
+    let phase = match (&deployment.end, deployment.flipped_unix_ms) {
+        (Some(end), _) => end.state.to_string(),
+        (None, Some(_)) => "draining".to_owned(),
+        (None, None) => "starting".to_owned(),
+    };
+    DeploymentView {
+        id: deployment.id.clone(),
+        environment: deployment.environment.clone(),
+        app: deployment.app.clone(),
+        kind: deployment.kind,
+        release: deployment.release,
+        version: deployment.version.clone(),
+        from: deployment.from.clone(),
+        started_unix_ms: deployment.started_unix_ms,
+        phase,
+        waiting: if end.is_some() { Vec::new() } else { waiting },
+        end,
+    }
+}
+
+pub fn plan(shared: &Shared) -> PlanView {
+    let shown = shared.shown();
+    let line =
+        |(key, lines): (&SectionKey, &Vec<String>)| lines.iter().map(|l| format!("{key}: {l}")).collect::<Vec<_>>();
+    PlanView {
+        generation: shared.tables.generation(),
+        steps: shown.steps.clone(),
+        wake: None,
+        report: shown.reports.iter().flat_map(line).collect(),
+    }
+}
