@@ -60,7 +60,8 @@ pub struct Config {
     pub base_image: String,
     /// First word of the name of the volume that brings boot into other images.
     pub boot_volume: String,
-    /// The compose project whose containers with an [`PART`] label are this platform's; none when there is none.
+    /// The compose project whose containers with a [`PART`] label are this platform's. None: the project of the
+    /// container that the controller runs in, if it does.
     pub project: Option<String>,
     /// What instances get as their DNS server; none for the platform's own dns at its fixed address in their network.
     pub dns: Option<IpAddr>,
@@ -112,7 +113,7 @@ impl DockerEngine {
         let version = ClientVersion { major_version: 1, minor_version: 41 };
         let docker = Docker::connect_with_unix(&socket.to_string_lossy(), ANSWER_SECONDS, &version)
             .map_err(|error| fault::compute(error, &socket, || "connect".to_owned()))?;
-        let engine = Self {
+        let mut engine = Self {
             docker,
             config: Arc::new(config),
             clock,
@@ -121,6 +122,10 @@ impl DockerEngine {
             boot_volumes: Arc::default(),
         };
         engine.check_version().await?;
+        if engine.config.project.is_none() {
+            let project = engine.own_project().await?;
+            engine.config = Arc::new(Config { project, ..Config::clone(&engine.config) });
+        }
         tasks.spawn("docker-events", hints::follow(engine.clone(), shutdown.clone()));
         Ok(engine)
     }
@@ -138,6 +143,18 @@ impl DockerEngine {
             });
         }
         Ok(())
+    }
+
+    /// Docker names a container's host after it, so a controller in a container can ask for itself.
+    async fn own_project(&self) -> Result<Option<String>, ComputeError> {
+        let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+        let host = host.trim();
+        if host.len() != 12 || !host.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let found = self.inspect(host).await?.and_then(|found| found.config).and_then(|config| config.labels);
+        let labels = found.filter(|labels| labels.get(PART).map(String::as_str) == Some("controller"));
+        Ok(labels.and_then(|labels| labels.get("com.docker.compose.project").cloned()))
     }
 
     fn fault(&self, error: bollard::errors::Error, what: impl FnOnce() -> String) -> ComputeError {

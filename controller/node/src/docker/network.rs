@@ -106,7 +106,7 @@ impl DockerEngine {
         if let Some(ip) = ip.filter(|ip| !subnet.is_for_instances(*ip)) {
             let range = subnet.subnet();
             return Err(failed(format!(
-                "{ip} is not an address for instances in {range} (the first 16 and the last /24 are kept back)"
+                "{ip} is not an address for instances in {range} (its first 512 and its last address are kept back)"
             )));
         }
         let has_dns = self.join_parts(&name, subnet).await?;

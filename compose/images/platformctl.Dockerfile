@@ -1,0 +1,6 @@
+FROM scratch
+COPY root/ /
+COPY --chown=65532:65532 owned/ /
+USER 65532:65532
+ENV HOME=/home
+ENTRYPOINT ["/platformctl"]
