@@ -1,0 +1,33 @@
+# The verbs of a checkout. Each may be run twice.
+
+.POSIX:
+.PHONY: help up down destroy test dist
+
+CARGO_TARGET_DIR ?= $(HOME)/.cache/platformer/target
+export CARGO_TARGET_DIR
+
+help:
+	@echo "make up       build the platform and start it (on Docker; as one process where none answers)"
+	@echo "make down     stop it; data stays"
+	@echo "make destroy  take it away with its data (asks; FORCE=1 does not)"
+	@echo "make test     all tests"
+	@echo "make dist     the release archive, in bin/"
+
+up:
+	@compose/up.sh
+
+down:
+	@compose/down.sh
+
+destroy:
+	@compose/destroy.sh
+
+test:
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --cargo-profile ci --workspace; \
+	else \
+		cargo test --profile ci --workspace; \
+	fi
+
+dist:
+	@compose/dist.sh

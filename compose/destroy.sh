@@ -1,0 +1,12 @@
+#!/bin/sh
+# Takes the platform away with everything it keeps: apps, versions, history.
+. "$(dirname -- "$0")/common.sh"
+
+sure "This removes all apps, versions and history of the platform on this machine for ever. Go on?" || exit 1
+"$COMPOSE_DIR/down.sh"
+if docker_answers && compose_found; then
+    compose down --volumes --remove-orphans
+    for image in $IMAGES; do docker rmi "platformer/$image:$VERSION" >/dev/null 2>&1 || true; done
+fi
+end_processes
+rm -rf "$DATA"
