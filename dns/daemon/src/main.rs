@@ -61,7 +61,7 @@ async fn main() -> ExitCode {
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let tasks = Tasks::new();
     // The task that waits for signals never ends and is not waited for.
-    let shutdown = Shutdown::on_signals(&Tasks::new())?;
+    let shutdown = Shutdown::on_signals()?;
     dns::run(config, &tasks, &shutdown).await?;
     shutdown.asked().await;
     let left = tasks.finish(FINISH_LIMIT).await;

@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
 async fn serve(config: Config) -> Result<(), String> {
     let tasks = Tasks::new();
     // The task that waits for signals never ends, so it is not among those that are waited for.
-    let shutdown = Shutdown::on_signals(&Tasks::new()).map_err(|error| error.to_string())?;
+    let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
     lb::run(config, &tasks, &shutdown).await.map_err(|error| kit::problem::chain(&error))?;
     shutdown.asked().await;
     let running = tasks.finish(FINISH_LIMIT).await;

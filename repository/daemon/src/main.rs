@@ -50,8 +50,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), String> {
-    // Listening for signals never ends, so it is not among the tasks that are waited for.
-    let shutdown = Shutdown::on_signals(&Tasks::new()).map_err(|error| chain(&error))?;
+    let shutdown = Shutdown::on_signals().map_err(|error| chain(&error))?;
     let tasks = Tasks::new();
     let handle = repository::run(config, &tasks, &shutdown).await.map_err(|error| chain(&error))?;
     tracing::info!(address = %handle.address, admin = %handle.admin, "serving");
