@@ -52,6 +52,10 @@ pub(crate) fn command(
         }
     }
     command.envs(environment(config, spec));
+    if base == Base::Empty {
+        // By this the engine tells an app from a stranger once its boot is gone.
+        command.env("PLATFORM_INSTANCE_DIRECTORY", app.parent().unwrap_or(app));
+    }
     Ok(command)
 }
 

@@ -5,5 +5,6 @@
 
 pub mod compute;
 pub mod docker;
+pub mod process;
 
 pub use compute::{Compute, ComputeError, LogLine, LogRequest};
