@@ -61,7 +61,7 @@ pub struct PlatformNames {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     pub name: String,
-    /// Source prefixes (`10.210.0.0/20`, `::/0`) that are in this view.
+    /// Source prefixes (`10.210.0.0/20`) that are in this view; `::/0` is everybody, IPv4 included.
     pub sources: Vec<String>,
     /// The environment whose names this view sees; none sees all (the host).
     #[serde(default, skip_serializing_if = "Option::is_none")]
