@@ -38,10 +38,11 @@ pub fn router(admin: Arc<dyn Admin>) -> Router {
         )
 }
 
-/// What the `healthcheck` subcommand of a daemon does: asks its own `/readyz`, within 3 seconds.
+/// What the `healthcheck` subcommand of a daemon does: asks its own `/livez`, within 3 seconds. Not `/readyz`: lb and dns
+/// are ready with their first table, which the controller publishes, which starts after them.
 pub async fn healthcheck(address: SocketAddr) -> Result<(), String> {
     let ip = if address.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { address.ip() };
-    let url = format!("http://{}/readyz", SocketAddr::new(ip, address.port()));
+    let url = format!("http://{}/livez", SocketAddr::new(ip, address.port()));
     let request = reqwest::Client::new().get(&url).timeout(Duration::from_secs(3)).send();
     let answer = request.await.map_err(|error| crate::problem::chain(&error))?;
     if answer.status().is_success() {
