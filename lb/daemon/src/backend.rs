@@ -13,12 +13,17 @@ use appbase_core::InstanceId;
 use appbase_core::v1::{Health, Probe, ProbeAnswer};
 use kit::gate::{Gate, Pass};
 use kit::member::InForce;
+use lb_core::drain;
 use lb_core::health::HealthMachine;
 use lb_core::v1::Drain;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
+
+/// While something drains it is looked at this often: who became a stream meanwhile is asked to go, who came in at the
+/// last moment is cut.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Numbers every backend of this process, so that a pooled connection never serves another instance that got the same
 /// address.
@@ -111,9 +116,11 @@ impl Backend {
         self.gate.is_closed() && self.gate.inside() == 0
     }
 
-    /// Takes requests again.
+    /// Takes requests again. Under the lock of the drain, so that a sweep that saw the drain's end cuts nobody who
+    /// comes in afterwards.
     pub(crate) fn open(&self) {
-        *self.draining() = None;
+        let mut draining = self.draining();
+        *draining = None;
         self.gate.open();
     }
 
@@ -122,7 +129,6 @@ impl Backend {
         let mut draining = self.draining();
         let since = draining.map_or(now, |draining| draining.since);
         *draining = Some(Draining { since, limits });
-        drop(draining);
         self.gate.close();
     }
 
@@ -151,21 +157,28 @@ impl Backend {
         Some(Entry { backend: Arc::clone(self), pass: Some(pass), request, stream: false })
     }
 
-    /// Ends what is inside by force: requests, or streams.
-    pub(crate) fn cut_inside(&self, requests: bool, streams: bool) {
+    /// Carries out what is due of a drain: asks streams to go, ends by force what is over. Answers when to look again;
+    /// none when nothing drains here.
+    pub(crate) fn sweep(&self, now: Duration) -> Option<Duration> {
+        let draining = self.draining();
+        let Draining { since, limits } = (*draining).filter(|_| self.gate.inside() > 0)?;
+        let elapsed = now.saturating_sub(since);
+        let over = drain::over(limits, elapsed);
         for (request, inside) in self.inside().iter_mut() {
-            if (inside.stream && streams) || (!inside.stream && requests) {
+            if inside.stream {
+                inside.connection.say_goodbye();
+            }
+            if if inside.stream { over.streams } else { over.requests } {
                 inside.cut = true;
                 inside.connection.cut_request(*request);
             }
         }
+        Some(drain::wait(limits, elapsed).unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL))
     }
 
-    /// Asks streams to go by themselves, where their protocol has a way to say so.
-    pub(crate) fn ask_streams_to_go(&self) {
-        for inside in self.inside().values().filter(|inside| inside.stream) {
-            inside.connection.say_goodbye();
-        }
+    #[cfg(test)]
+    pub(crate) fn inside_count(&self) -> usize {
+        self.inside().len()
     }
 
     fn tell_when_empty(&self) {

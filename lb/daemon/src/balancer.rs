@@ -143,8 +143,11 @@ impl Balancer {
     ) -> Arc<Backend> {
         if let Some(backend) = self.backends.get(id).filter(|backend| backend.address == instance.address) {
             let mut known = backend.judgement();
-            known.probe = judgement.probe;
-            known.host = judgement.host;
+            if known.probe != judgement.probe || known.host != judgement.host {
+                known.probe = judgement.probe;
+                known.host = judgement.host;
+                backend.probe_now.notify_one();
+            }
             drop(known);
             return Arc::clone(&backend);
         }

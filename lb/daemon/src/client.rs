@@ -17,6 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::connection::Connection;
 use crate::websocket::{Frames, GOING_AWAY};
 
+/// What is read of a request before its head is complete, body read along with it included. Twice what a head may have,
+/// so that a head that is only somewhat too large still gets an answer; pingora itself would keep a megabyte.
+const HEAD_READ_BYTES_MAX: u64 = 64 << 10;
+
 #[derive(Debug)]
 pub(crate) struct ClientStream {
     inner: Stream,
@@ -65,7 +69,12 @@ impl AsyncRead for ClientStream {
         {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if self.connection.add_head_bytes(buf.filled().len() - before) > HEAD_READ_BYTES_MAX {
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     /// Wakes the connection's task to look at `cut` and `goodbye`.
     wake: Notify,
     head_complete: AtomicBool,
+    /// Bytes read since a request is awaited and its head not complete.
+    head_bytes: AtomicU64,
     /// What follows is WebSocket frames, so that a close frame can be put between two of them.
     websocket: AtomicBool,
     goodbye: AtomicBool,
@@ -37,6 +39,7 @@ impl Connection {
             cut: AtomicU64::new(0),
             wake: Notify::new(),
             head_complete: AtomicBool::new(false),
+            head_bytes: AtomicU64::new(0),
             websocket: AtomicBool::new(false),
             goodbye: AtomicBool::new(false),
         })
@@ -45,6 +48,15 @@ impl Connection {
     /// A new request is awaited.
     pub(crate) fn begin_head(&self) {
         self.head_complete.store(false, Ordering::Relaxed);
+        self.head_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes note of bytes read; answers how many of an incomplete head were read so far.
+    pub(crate) fn add_head_bytes(&self, read: usize) -> u64 {
+        if self.has_head() {
+            return 0;
+        }
+        self.head_bytes.fetch_add(read as u64, Ordering::Relaxed) + read as u64
     }
 
     pub(crate) fn end_head(&self, request: u64) {

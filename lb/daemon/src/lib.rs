@@ -1,7 +1,7 @@
 //! The load balancer's daemon: accepts, forwards, probes, drains, and follows the route table. What to do is lb-core's.
 //!
 //! ```text
-//! table ──► Balancer.put ──► snapshot (one pointer) ──► Proxy.enter ──► instance
+//! table ──► Balancer.put ──► snapshot (one pointer) ──► Entrance ─────► instance
 //! probe ──► health ─────────►    ▲                         │
 //! sweep ◄── draining backends ◄──┴── Backend (gate, who is inside) ◄─┘
 //! ```
@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod connection;
 mod counters;
+mod entrance;
 mod framing;
 mod hold;
 mod listen;

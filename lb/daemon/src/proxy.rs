@@ -10,14 +10,14 @@
 //! Forwarding fields are set, not appended: lb is the edge, what a client claims about itself is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header;
 use lb_core::retry::{self, Failure, Sent};
-use lb_core::{host, path, pick, route};
+use lb_core::{host, path};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -26,11 +26,10 @@ use tokio::sync::watch;
 
 use crate::balancer::Balancer;
 use crate::connection::CONNECTION;
+use crate::entrance::Entrance;
 use crate::framing;
-use crate::hold;
 use crate::refusal::Refusal;
 use crate::request::{Access, End, RequestContext};
-use crate::snapshot::{SectionTargets, Target};
 
 /// Instances are near: what takes longer is gone.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -43,8 +42,6 @@ const STREAM_READ_LIMIT: Duration = Duration::from_secs(3600);
 const IDLE_SAFE: Duration = Duration::from_secs(4);
 /// Below those of all (2 s and more), for requests that cannot be sent twice.
 const IDLE_UNSAFE: Duration = Duration::from_secs(1);
-/// How often a request may find a gate that closed this instant; each time costs a whole swap.
-const REFUSED_ENTRIES_MAX: u32 = 16;
 /// A refused request's body is read so far, so that the client gets to read the answer and may go on.
 const REFUSED_BODY_BYTES_MAX: u64 = 64 << 10;
 const REFUSED_BODY_LIMIT: Duration = Duration::from_secs(5);
@@ -55,17 +52,13 @@ pub(crate) struct Proxy {
     balancer: Arc<Balancer>,
     stopping: watch::Receiver<bool>,
     access_log: bool,
-    seed: AtomicU64,
+    entrance: Entrance,
 }
 
 impl Proxy {
     pub(crate) fn new(balancer: Arc<Balancer>, stopping: watch::Receiver<bool>, access_log: bool) -> Self {
-        let seed = AtomicU64::new(u64::from_ne_bytes(kit::random::bytes()));
-        Self { balancer, stopping, access_log, seed }
-    }
-
-    fn draw(&self) -> u64 {
-        pick::Seeds(self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)).draw()
+        let entrance = Entrance::new(Arc::clone(&balancer));
+        Self { balancer, stopping, access_log, entrance }
     }
 
     /// Checks the head and reads from it what routing needs.
@@ -80,88 +73,35 @@ impl Proxy {
         Ok(())
     }
 
-    /// Finds, chooses and enters. On a closed gate the newer snapshot is already there.
-    async fn enter(&self, ctx: &mut RequestContext) -> Result<(), Refusal> {
-        let mut waiting = None;
-        let mut refused = 0;
-        loop {
-            let snapshot = self.balancer.snapshot.load_full();
-            let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
-            let rule = route::find(table, ctx.host.as_deref(), &ctx.path).ok_or_else(Refusal::no_route)?;
-            let section = &rule.section.published;
-            let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
-            ctx.counters = targets.live.clone();
-            if let Some(access) = &mut ctx.access {
-                access.app = rule.section.key.to_string();
-            }
-            if let Some(text) = &section.maintenance {
-                return Err(Refusal::maintenance(text));
-            }
-            if section.hold {
-                hold::wait(&self.balancer, targets, &snapshot, &mut waiting).await?;
-                continue;
-            }
-            let target = self.choose(targets, rule, ctx)?;
-            ctx.counters = Some(Arc::clone(&target.counters));
-            if let Some(access) = &mut ctx.access {
-                access.release = target.release;
-                access.instance = target.backend.id.to_string();
-            }
-            if let Some(entry) = target.backend.enter(&ctx.connection, ctx.number) {
-                ctx.entry = Some(entry);
-                return Ok(());
-            }
-            refused += 1;
-            if refused > REFUSED_ENTRIES_MAX {
-                return Err(Refusal::no_instance("every instance chosen stopped taking requests at that moment"));
-            }
-        }
-    }
-
-    fn choose<'a>(
-        &self,
-        targets: &'a SectionTargets,
-        rule: &lb_core::table::Rule,
-        ctx: &RequestContext,
-    ) -> Result<&'a Target, Refusal> {
-        let nobody = |reason: &str| {
-            let (app, process) = (&rule.section.published.app, &rule.process);
-            Refusal::no_instance(&format!("app {app} cannot answer: {reason} (process {process})"))
-        };
-        let Some(process) = targets.process(&rule.process) else {
-            return Err(nobody("no pool with weight has instances of it"));
-        };
-        let load = |target: &Target| {
-            let backend = &target.backend;
-            (!ctx.tried.contains(&backend.serial)).then(|| backend.gate.inside())
-        };
-        pick::choose(&process.shares, load, self.draw()).ok_or_else(|| {
-            let reason = if process.shares.is_empty() { process.nobody } else { "no other instance is left to try" };
-            nobody(reason)
-        })
-    }
-
     fn peer(&self, session: &Session, ctx: &RequestContext) -> Option<Box<HttpPeer>> {
         let backend = ctx.entry.as_ref()?.backend();
         let head = session.req_header();
         let safe = retry::is_idempotent(head.method.as_str());
         let mut peer = HttpPeer::new(backend.address, false, String::new());
-        // The serial, not the address, names a pool: an address may come again with another instance.
-        peer.group_key = backend.serial * 2 + u64::from(safe);
+        // The serial, not the address, names a pool: an address may come again with another instance. A pool that
+        // only this request has is empty.
+        let pool = backend.serial * 2 + u64::from(safe);
+        peer.group_key = if ctx.distrusts_pool { u64::MAX - ctx.number } else { pool };
         let options = &mut peer.options;
         options.connection_timeout = Some(CONNECT_LIMIT);
         options.total_connection_timeout = Some(CONNECT_LIMIT);
         options.read_timeout = Some(if asks_for_stream(head) { STREAM_READ_LIMIT } else { READ_LIMIT });
         options.write_timeout = Some(WRITE_LIMIT);
-        options.idle_timeout = Some(if safe { IDLE_SAFE } else { IDLE_UNSAFE });
+        options.idle_timeout = Some(match (ctx.distrusts_pool, safe) {
+            (true, _) => Duration::ZERO,
+            (false, true) => IDLE_SAFE,
+            (false, false) => IDLE_UNSAFE,
+        });
         Some(Box::new(peer))
     }
 
-    /// An attempt failed: leaves the instance, and says whether another may be tried.
-    fn attempt_failed(&self, ctx: &mut RequestContext, retry: bool) {
-        if let Some(entry) = ctx.entry.take_if(|_| retry) {
+    /// There will be another attempt: leaves the instance. When it was the pooled connection that failed, that says
+    /// nothing of the instance, and it may be chosen again, on a new connection.
+    fn retry(&self, ctx: &mut RequestContext, reused: bool) {
+        self.balancer.edge.retries.fetch_add(1, Ordering::Relaxed);
+        ctx.distrusts_pool |= reused;
+        if let Some(entry) = ctx.entry.take().filter(|_| !reused) {
             ctx.tried.push(entry.backend().serial);
-            self.balancer.edge.retries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -202,7 +142,7 @@ impl ProxyHttp for Proxy {
         downstream.set_total_drain_timeout(Some(REFUSED_BODY_LIMIT));
         ctx.id = match session.req_header().headers.get("x-request-id").and_then(|id| id.to_str().ok()) {
             Some(id) if is_request_id(id) => id.to_owned(),
-            _ => format!("{:016x}{:016x}", self.draw(), self.draw()),
+            _ => format!("{:016x}{:016x}", self.entrance.draw(), self.entrance.draw()),
         };
         if self.access_log {
             ctx.access = Some(Access { method: session.req_header().method.to_string(), ..Access::default() });
@@ -214,7 +154,7 @@ impl ProxyHttp for Proxy {
         let head_read = self.read_head(session, ctx);
         let ambiguous = head_read.is_err();
         let entered = match head_read {
-            Ok(()) => self.enter(ctx).await,
+            Ok(()) => self.entrance.enter(ctx).await,
             Err(refusal) => Err(refusal),
         };
         let Err(refusal) = entered else { return Ok(false) };
@@ -232,7 +172,7 @@ impl ProxyHttp for Proxy {
         if ctx.entry.is_none() {
             // Another attempt. When none is left, the first failure is the better answer.
             let first = ctx.refusal.take();
-            if let Err(refusal) = self.enter(ctx).await {
+            if let Err(refusal) = self.entrance.enter(ctx).await {
                 ctx.refusal = first.or(Some(refusal));
                 return Error::err_in(ErrorType::Custom("no instance is left to try"));
             }
@@ -248,7 +188,10 @@ impl ProxyHttp for Proxy {
         ctx: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        if let Some(entry) = &ctx.entry {
+        // Others say something of this machine (no ports, no descriptors), nothing of the instance.
+        let its_own =
+            matches!(error.etype(), ErrorType::ConnectRefused | ErrorType::ConnectTimedout | ErrorType::ConnectNoRoute);
+        if let Some(entry) = ctx.entry.as_ref().filter(|_| its_own) {
             self.balancer.connection_failed(entry.backend());
         }
         let again = retry::allowed(&Failure {
@@ -262,7 +205,9 @@ impl ProxyHttp for Proxy {
         });
         error.set_retry(again);
         ctx.refusal = Refusal::of(&error);
-        self.attempt_failed(ctx, again);
+        if again {
+            self.retry(ctx, false);
+        }
         error
     }
 
@@ -291,8 +236,8 @@ impl ProxyHttp for Proxy {
         error.set_retry(again);
         if again {
             ctx.refusal = Refusal::of(&error);
+            self.retry(ctx, reused);
         }
-        self.attempt_failed(ctx, again);
         error
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct RequestContext {
     /// Backends that failed it.
     pub(crate) tried: Vec<u64>,
     pub(crate) attempts: u32,
+    /// A pooled connection failed under it: its next one is new.
+    pub(crate) distrusts_pool: bool,
     /// Something of an answer came from an instance.
     pub(crate) answered: bool,
     /// The status that goes to the client.
@@ -76,6 +78,7 @@ impl RequestContext {
             entry: None,
             tried: Vec::new(),
             attempts: 0,
+            distrusts_pool: false,
             answered: false,
             status: None,
             refusal: None,

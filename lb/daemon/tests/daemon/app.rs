@@ -15,27 +15,27 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::{SinkExt, StreamExt};
 use kit::{Shutdown, Tasks};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-pub struct App {
-    pub name: &'static str,
-    pub address: SocketAddr,
+pub(crate) struct App {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
     /// What its probe answers.
-    pub healthy: AtomicBool,
-    pub probes: AtomicU64,
+    pub(crate) healthy: AtomicBool,
+    pub(crate) probes: AtomicU64,
     /// Requests other than probes.
-    pub hits: AtomicU64,
+    pub(crate) hits: AtomicU64,
     /// How often each `x-test-id` was carried out.
-    pub executed: Mutex<BTreeMap<String, u32>>,
+    pub(crate) executed: Mutex<BTreeMap<String, u32>>,
 }
 
 impl App {
-    pub async fn start(name: &'static str, tasks: &Tasks, shutdown: &Shutdown) -> Arc<Self> {
+    pub(crate) async fn start(name: &'static str, tasks: &Tasks, shutdown: &Shutdown) -> Arc<Self> {
         Self::start_at("127.0.0.1:0", name, tasks, shutdown).await
     }
 
-    pub async fn start_at(address: &str, name: &'static str, tasks: &Tasks, shutdown: &Shutdown) -> Arc<Self> {
+    pub(crate) async fn start_at(address: &str, name: &'static str, tasks: &Tasks, shutdown: &Shutdown) -> Arc<Self> {
         let listener = kit::serve::bind(address.parse().unwrap()).await.unwrap();
         let app = Arc::new(Self::new(name, listener.local_addr().unwrap()));
         let router = Router::new()
@@ -64,7 +64,7 @@ impl App {
     }
 
     /// An app that speaks WebSocket on every path but `/health`: says back what it is told, after its name.
-    pub async fn websocket(name: &'static str, tasks: &Tasks) -> Arc<Self> {
+    pub(crate) async fn websocket(name: &'static str, tasks: &Tasks) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let app = Arc::new(Self::new(name, listener.local_addr().unwrap()));
         let (serving, inner) = (Arc::clone(&app), tasks.clone());
@@ -78,7 +78,7 @@ impl App {
     }
 
     /// A server that answers probes, and closes every other connection as soon as a request came.
-    pub async fn broken(tasks: &Tasks) -> Arc<Self> {
+    pub(crate) async fn broken(tasks: &Tasks) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let app = Arc::new(Self::new("broken", listener.local_addr().unwrap()));
         let serving = Arc::clone(&app);
@@ -98,7 +98,30 @@ impl App {
         app
     }
 
-    pub fn hits(&self) -> u64 {
+    /// A server that answers the first request of each connection, and closes instead of answering the second: what an
+    /// app does whose keep-alive ended at that moment.
+    pub(crate) async fn once(tasks: &Tasks) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = Arc::new(Self::new("once", listener.local_addr().unwrap()));
+        let (serving, inner) = (Arc::clone(&app), tasks.clone());
+        tasks.spawn("once-app", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let app = Arc::clone(&serving);
+                inner.spawn("once", async move {
+                    let mut bytes = [0; 4096];
+                    let read = stream.read(&mut bytes).await.unwrap_or(0);
+                    if !bytes[..read].starts_with(b"GET /health") {
+                        app.hits.fetch_add(1, Ordering::SeqCst);
+                    }
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nonce").await;
+                    let _ = stream.read(&mut bytes).await;
+                });
+            }
+        });
+        app
+    }
+
+    pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::SeqCst)
     }
 

@@ -12,25 +12,25 @@ use kit::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.headers.get("x-platform-error").map_or("", |code| code.to_str().unwrap())
     }
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr, tasks: &Tasks) -> Result<Self, String> {
+    pub(crate) async fn connect(address: SocketAddr, tasks: &Tasks) -> Result<Self, String> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -40,25 +40,28 @@ impl Client {
     }
 
     /// Sends and answers as soon as the head is there.
-    pub async fn begin(&mut self, request: Request<Full<Bytes>>) -> Result<axum::http::Response<Incoming>, String> {
+    pub(crate) async fn begin(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<axum::http::Response<Incoming>, String> {
         let says = |error: hyper::Error| kit::problem::chain(&error);
         self.sender.ready().await.map_err(|error| format!("not ready: {}", says(error)))?;
         self.sender.send_request(request).await.map_err(says)
     }
 
-    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         let (head, body) = self.begin(request).await?.into_parts();
         let body = body.collect().await.map_err(|error| format!("body: {}", kit::problem::chain(&error)))?;
         let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
-    pub async fn get(&mut self, path: &str) -> Result<Answer, String> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer, String> {
         self.send(request(Method::GET, path, "")).await
     }
 }
 
-pub fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -68,7 +71,7 @@ pub fn request(method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {
 }
 
 /// Sends bytes as they are and reads until the other side closes.
-pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
+pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();

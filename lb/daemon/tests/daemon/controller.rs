@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 type Update = TableUpdate<RouteSection>;
 
-pub struct Controller {
-    pub address: SocketAddr,
+pub(crate) struct Controller {
+    pub(crate) address: SocketAddr,
     table: watch::Sender<Option<Update>>,
     /// The generation the member asked for something newer than: what it has in force.
     in_force: watch::Sender<Option<String>>,
@@ -25,7 +25,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub async fn start(tasks: &Tasks, shutdown: &Shutdown) -> Arc<Self> {
+    pub(crate) async fn start(tasks: &Tasks, shutdown: &Shutdown) -> Arc<Self> {
         let listener = kit::serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let controller = Arc::new(Self {
             address: listener.local_addr().unwrap(),
@@ -42,7 +42,7 @@ impl Controller {
     }
 
     /// Publishes the next generation.
-    pub fn offer(&self, sections: &[RouteSection]) -> Generation {
+    pub(crate) fn offer(&self, sections: &[RouteSection]) -> Generation {
         let number = self.table.borrow().as_ref().map_or(1, |update| update.generation.number + 1);
         let generation = Generation { cluster: ClusterId::parse("test").unwrap(), epoch: 1, number };
         let keyed: BTreeMap<SectionKey, RouteSection> = sections
@@ -54,7 +54,7 @@ impl Controller {
     }
 
     /// Publishes and waits until it is in force.
-    pub async fn publish(&self, sections: &[RouteSection]) -> Generation {
+    pub(crate) async fn publish(&self, sections: &[RouteSection]) -> Generation {
         let generation = self.offer(sections);
         let wanted = generation.to_string();
         let mut in_force = self.in_force.subscribe();
@@ -64,7 +64,7 @@ impl Controller {
     }
 
     /// Waits for a status that says so.
-    pub async fn until(&self, what: &str, says: impl Fn(&MemberStatus) -> bool) -> MemberStatus {
+    pub(crate) async fn until(&self, what: &str, says: impl Fn(&MemberStatus) -> bool) -> MemberStatus {
         let mut status = self.status.subscribe();
         let reached = status.wait_for(|status| status.as_ref().is_some_and(&says));
         match tokio::time::timeout(Duration::from_secs(10), reached).await {
@@ -73,7 +73,12 @@ impl Controller {
         }
     }
 
-    pub async fn until_instance(&self, id: &str, what: &str, says: impl Fn(&InstanceReport) -> bool) -> InstanceReport {
+    pub(crate) async fn until_instance(
+        &self,
+        id: &str,
+        what: &str,
+        says: impl Fn(&InstanceReport) -> bool,
+    ) -> InstanceReport {
         let id = InstanceId::parse(id).unwrap();
         let status = self.until(what, |status| status.instances.get(&id).is_some_and(&says)).await;
         status.instances[&id].clone()

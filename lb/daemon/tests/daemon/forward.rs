@@ -134,6 +134,25 @@ async fn a_post_that_may_have_been_carried_out_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_pooled_connection_that_the_app_closed_is_nobodys_failure() {
+    let stage = Stage::start().await;
+    let app = App::once(&stage.tasks).await;
+    stage.controller.publish(&[section(&[(&app, Active)])]).await;
+    stage.up("once").await;
+    let mut client = stage.client().await;
+    for number in 1..=10 {
+        let answer = client.get("/").await.unwrap();
+        assert_eq!((answer.status, app.hits()), (StatusCode::OK, number), "{answer:?}");
+    }
+    // A POST could not be sent again, so it takes no connection that was idle for long.
+    for number in 11..=12 {
+        let answer = client.send(request(Method::POST, "/", "body")).await.unwrap();
+        assert_eq!((answer.status, app.hits()), (StatusCode::OK, number), "{answer:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    }
+}
+
+#[tokio::test]
 async fn explanations_say_what_would_happen() {
     let (stage, _app) = Stage::with_app("one").await;
     let explained = async |query: &str| -> serde_json::Value {

@@ -16,21 +16,21 @@ use crate::app::App;
 use crate::client::Client;
 use crate::controller::Controller;
 
-pub use InstanceState::{Active, Draining, Standby};
+pub(crate) use InstanceState::{Active, Draining, Standby};
 
-pub struct Stage {
-    pub tasks: Tasks,
-    pub shutdown: Shutdown,
-    pub controller: Arc<Controller>,
-    pub lb: Handle,
+pub(crate) struct Stage {
+    pub(crate) tasks: Tasks,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) controller: Arc<Controller>,
+    pub(crate) lb: Handle,
 }
 
 impl Stage {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(None).await
     }
 
-    pub async fn start_with(data: Option<PathBuf>) -> Self {
+    pub(crate) async fn start_with(data: Option<PathBuf>) -> Self {
         let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
         let controller = Controller::start(&tasks, &shutdown).await;
         let url = format!("http://{}", controller.address);
@@ -38,12 +38,12 @@ impl Stage {
         Self { tasks, shutdown, controller, lb }
     }
 
-    pub async fn app(&self, name: &'static str) -> Arc<App> {
+    pub(crate) async fn app(&self, name: &'static str) -> Arc<App> {
         App::start(name, &self.tasks, &self.shutdown).await
     }
 
     /// One app, active and up.
-    pub async fn with_app(name: &'static str) -> (Self, Arc<App>) {
+    pub(crate) async fn with_app(name: &'static str) -> (Self, Arc<App>) {
         let stage = Self::start().await;
         let app = stage.app(name).await;
         stage.controller.publish(&[section(&[(&app, Active)])]).await;
@@ -51,16 +51,16 @@ impl Stage {
         (stage, app)
     }
 
-    pub async fn up(&self, id: &str) {
+    pub(crate) async fn up(&self, id: &str) {
         let up = |report: &appbase_core::v1::InstanceReport| report.health == appbase_core::v1::Health::Up;
         self.controller.until_instance(id, "up", up).await;
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.lb.http, &self.tasks).await.unwrap()
     }
 
-    pub async fn admin(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
         let mut client = Client::connect(self.lb.admin, &self.tasks).await.unwrap();
         let answer = client.get(path).await.unwrap();
         (answer.status.as_u16(), answer.body)
@@ -73,7 +73,7 @@ impl Drop for Stage {
     }
 }
 
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
     Config {
         http: anywhere,
@@ -89,7 +89,7 @@ pub fn config() -> Config {
 }
 
 /// App `hello` with a route for every host. Each instance is a release of its own, named like its app.
-pub fn section(instances: &[(&Arc<App>, InstanceState)]) -> RouteSection {
+pub(crate) fn section(instances: &[(&Arc<App>, InstanceState)]) -> RouteSection {
     let web = ProcessName::default_name();
     let probe = Probe { interval_ms: 50, timeout_ms: 500, rise: 1, fall: 2, ..Probe::default() };
     let pool = |(app, state): &(&Arc<App>, InstanceState)| {
@@ -111,7 +111,7 @@ pub fn section(instances: &[(&Arc<App>, InstanceState)]) -> RouteSection {
 }
 
 /// Waits until `done`, looking every few milliseconds.
-pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(10), async {
         while !done().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,0 +1,185 @@
+//! Entrance: from a request's host and path to a place inside an instance's gate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lb_core::table::Rule;
+use lb_core::{pick, route};
+
+use crate::balancer::Balancer;
+use crate::hold;
+use crate::refusal::Refusal;
+use crate::request::RequestContext;
+use crate::snapshot::{SectionTargets, Target};
+
+/// How often a request may find a gate that closed this instant; each time costs a whole swap.
+const REFUSED_ENTRIES_MAX: u32 = 16;
+
+pub(crate) struct Entrance {
+    balancer: Arc<Balancer>,
+    seed: AtomicU64,
+}
+
+impl Entrance {
+    pub(crate) fn new(balancer: Arc<Balancer>) -> Self {
+        Self { balancer, seed: AtomicU64::new(u64::from_ne_bytes(kit::random::bytes())) }
+    }
+
+    /// A number for a choice; no secret.
+    pub(crate) fn draw(&self) -> u64 {
+        pick::Seeds(self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)).draw()
+    }
+
+    /// Finds, chooses and enters. On a closed gate the newer snapshot is already there.
+    pub(crate) async fn enter(&self, ctx: &mut RequestContext) -> Result<(), Refusal> {
+        let mut waiting = None;
+        let mut refused = 0;
+        loop {
+            let snapshot = self.balancer.snapshot.load_full();
+            let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
+            let rule = route::find(table, ctx.host.as_deref(), &ctx.path).ok_or_else(Refusal::no_route)?;
+            let section = &rule.section.published;
+            let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
+            ctx.counters = targets.live.clone();
+            if let Some(access) = &mut ctx.access {
+                access.app = rule.section.key.to_string();
+            }
+            if let Some(text) = &section.maintenance {
+                return Err(Refusal::maintenance(text));
+            }
+            if section.hold {
+                hold::wait(&self.balancer, targets, &snapshot, &mut waiting).await?;
+                continue;
+            }
+            let target = self.choose(targets, rule, ctx)?;
+            ctx.counters = Some(Arc::clone(&target.counters));
+            if let Some(access) = &mut ctx.access {
+                access.release = target.release;
+                access.instance = target.backend.id.to_string();
+            }
+            if let Some(entry) = target.backend.enter(&ctx.connection, ctx.number) {
+                ctx.entry = Some(entry);
+                return Ok(());
+            }
+            refused += 1;
+            if refused > REFUSED_ENTRIES_MAX {
+                return Err(Refusal::no_instance("every instance chosen stopped taking requests at that moment"));
+            }
+        }
+    }
+
+    fn choose<'a>(
+        &self,
+        targets: &'a SectionTargets,
+        rule: &Rule,
+        ctx: &RequestContext,
+    ) -> Result<&'a Target, Refusal> {
+        let nobody = |reason: &str| {
+            let (app, process) = (&rule.section.published.app, &rule.process);
+            Refusal::no_instance(&format!("app {app} cannot answer: {reason} (process {process})"))
+        };
+        let Some(process) = targets.process(&rule.process) else {
+            return Err(nobody("no pool with weight has instances of it"));
+        };
+        let load = |target: &Target| {
+            let backend = &target.backend;
+            (!ctx.tried.contains(&backend.serial)).then(|| backend.gate.inside())
+        };
+        pick::choose(&process.shares, load, self.draw()).ok_or_else(|| {
+            let reason = if process.shares.is_empty() { process.nobody } else { "no other instance is left to try" };
+            nobody(reason)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::AtomicBool;
+
+    use appbase_core::v1::{Probe, Route};
+    use appbase_core::{AppName, EnvironmentName, InstanceId, ProcessName, SectionKey};
+    use kit::{Shutdown, Tasks};
+    use lb_core::Table;
+    use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
+
+    use super::*;
+    use crate::connection::Connection;
+
+    /// Two instances that accept and never answer; their probes decide nothing in the time of a test.
+    fn table(address: std::net::SocketAddr, states: [InstanceState; 2]) -> Table {
+        let web = ProcessName::default_name();
+        let probe = Probe { timeout_ms: 600_000, ..Probe::default() };
+        let pool = |(name, state): (&str, InstanceState)| Pool {
+            weight: u32::from(state == InstanceState::Active),
+            probes: BTreeMap::from([(web.clone(), probe.clone())]),
+            instances: BTreeMap::from([(
+                InstanceId::parse(name).expect("a name"),
+                PoolInstance { process: web.clone(), address, state },
+            )]),
+        };
+        let section = RouteSection {
+            environment: EnvironmentName::default_name(),
+            app: AppName::parse("hello").expect("a name"),
+            live: Some(1),
+            routes: vec![Route { host: None, path: "/".to_owned(), process: web.clone() }],
+            pools: (1..).zip(["blue", "green"].into_iter().zip(states).map(pool)).collect(),
+            hold: false,
+            maintenance: None,
+            drain: Drain { requests_ms: 0, streams_ms: 0 },
+        };
+        let key = SectionKey::app(&section.environment, &section.app);
+        Table::new(&BTreeMap::from([(key, section)])).expect("a sound table")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn swaps_refuse_nobody_and_let_nobody_in_late() {
+        use InstanceState::{Active, Draining};
+        let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let balancer = Balancer::new(&tasks, &shutdown);
+        balancer.put(table(address, [Active, Active]), true);
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let enterers: Vec<_> = (0..3)
+            .map(|_| {
+                let (balancer, stop) = (Arc::clone(&balancer), Arc::clone(&stop));
+                tasks.spawn("enter", async move {
+                    let entrance = Entrance::new(Arc::clone(&balancer));
+                    let mut entered = 0u64;
+                    while !stop.load(Ordering::SeqCst) {
+                        let mut ctx =
+                            RequestContext::new(Connection::new(Ipv4Addr::LOCALHOST.into()), Arc::clone(&balancer));
+                        ctx.path = "/".to_owned();
+                        entrance.enter(&mut ctx).await.expect("one of both is always active");
+                        entered += 1;
+                        if entered.is_multiple_of(64) {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    entered
+                })
+            })
+            .collect();
+        for flip in 0..3_000 {
+            let states = if flip % 2 == 0 { [Active, Draining] } else { [Draining, Active] };
+            balancer.put(table(address, states), false);
+            let closed = InstanceId::parse(if flip % 2 == 0 { "green" } else { "blue" }).expect("a name");
+            let backend = balancer.backends.get(&closed).map(|backend| Arc::clone(&backend)).expect("known");
+            // Whoever was inside at the close leaves; a refused one is counted only for a moment.
+            while !backend.is_empty() {
+                std::hint::spin_loop();
+            }
+            for _ in 0..50 {
+                assert_eq!(backend.inside_count(), 0, "flip {flip}: let in after the close");
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        for enterer in enterers {
+            assert!(enterer.await.expect("joined").expect("no panic") > 0);
+        }
+        shutdown.ask();
+    }
+}
