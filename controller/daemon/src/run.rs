@@ -1,7 +1,7 @@
 //! Run: opens the store, starts loop and API, answers the address.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use crate::repository::Repository;
 use crate::store::{Revision, SqliteStore, Store, StoreError};
 use crate::tables::{Rendered, Tables};
 
+/// The default environment's place in the cluster's range.
+const DEFAULT_NETWORK: u8 = 1;
 /// How often a wait for a state of the records looks.
 const UNTIL_LOOK: Duration = Duration::from_millis(20);
 
@@ -42,6 +44,8 @@ pub enum RunError {
     Bind(#[from] kit::serve::BindError),
     #[error("the engine cannot be used")]
     Compute(#[from] node::ComputeError),
+    #[error("the process engine cannot be used")]
+    Process(#[from] node::process::ProcessError),
     #[error("cannot serve")]
     Io(#[from] std::io::Error),
 }
@@ -165,7 +169,7 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         baselines: Mutex::default(),
         config,
     });
-    let networks = BTreeMap::from([(EnvironmentName::default_name(), 1)]);
+    let networks = BTreeMap::from([(EnvironmentName::default_name(), DEFAULT_NETWORK)]);
     let addresses = Addresses::new(engine_range, networks);
     let reconcile = Reconcile::new(Arc::clone(&shared), setting, addresses, tasks.clone());
     let stop = shutdown.asked();
@@ -217,13 +221,17 @@ async fn compute(
     config: &Config,
     cluster: &ClusterId,
     tasks: &Tasks,
+    shutdown: &Shutdown,
     clock: Clock,
 ) -> Result<Arc<dyn Compute>, RunError> {
     Ok(match config.engine {
         Engine::Process => {
-            let process = node::process::Config {
+            let process = node::process::ProcessConfig {
                 data: config.data.join("node"),
-                boot: config.boot.clone(),
+                boot: match &config.boot {
+                    Some(boot) => boot.clone(),
+                    None => node::process::find_boot()?,
+                },
                 server: config.server.clone(),
                 cluster: cluster.clone(),
             };
@@ -244,18 +252,35 @@ async fn compute(
 
 /// The names of the platform's own parts, as each class of askers reaches them.
 fn platform_names(config: &Config) -> PlatformNames {
+    let mut views = Vec::new();
+    if config.engine == Engine::Docker {
+        views.push(instance_view(config, EnvironmentName::default_name(), DEFAULT_NETWORK));
+    }
     let parts = ["lb", "dns", "repository", "controller"];
-    let host = View {
+    views.push(View {
         name: "host".to_owned(),
         sources: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
         environment: None,
         forward: true,
         parts: parts.iter().map(|part| ((*part).to_owned(), vec![config.public_address])).collect(),
-    };
+    });
     PlatformNames {
         domain: config.domain.clone(),
         ttl_ms: config.name_ttl_ms,
-        views: vec![host],
+        views,
         servers: BTreeMap::from([(config.server.clone(), vec![config.public_address])]),
+    }
+}
+
+/// What instances of an environment see: the parts at their fixed addresses in the environment's own network.
+fn instance_view(config: &Config, environment: EnvironmentName, network: u8) -> View {
+    let base = u32::from(config.range_base()) + (u32::from(network) << 12);
+    let at = |offset: u32| vec![IpAddr::V4(Ipv4Addr::from(base + offset))];
+    View {
+        name: environment.to_string(),
+        sources: vec![format!("{}/20", Ipv4Addr::from(base))],
+        environment: Some(environment),
+        forward: true,
+        parts: BTreeMap::from([("lb".to_owned(), at(2)), ("dns".to_owned(), at(3)), ("repository".to_owned(), at(4))]),
     }
 }

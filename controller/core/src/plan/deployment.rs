@@ -117,6 +117,10 @@ impl Draft<'_> {
                     seen.last_exit.as_ref().map_or_else(String::new, |exit| format!(", last {}", exit_text(exit)));
                 Progress::Broken(format!("{id} ended {} times{how}", seen.restarts))
             }
+            // What ended without a chance to start again says why: a refused artifact, a program that is not there.
+            Seen::Present(seen) if seen.phase == InstancePhase::Ended && seen.problem.is_some() => {
+                Progress::Broken(format!("{id}: {}", seen.problem.as_deref().unwrap_or_default()))
+            }
             Seen::Present(seen) if seen.phase == InstancePhase::Created => {
                 Progress::Waiting(format!("{id} is being started"))
             }
