@@ -169,7 +169,9 @@ mod tests {
             let closed = InstanceId::parse(if flip % 2 == 0 { "green" } else { "blue" }).expect("a name");
             let backend = balancer.backends.get(&closed).map(|backend| Arc::clone(&backend)).expect("known");
             // Whoever was inside at the close leaves; a refused one is counted only for a moment.
+            let limit = balancer.clock.elapsed() + std::time::Duration::from_secs(10);
             while !backend.is_empty() {
+                assert!(balancer.clock.elapsed() < limit, "flip {flip}: still let in after the close");
                 std::hint::spin_loop();
             }
             for _ in 0..50 {
