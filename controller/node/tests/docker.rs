@@ -48,7 +48,7 @@ async fn an_artifact_lives_its_life() {
     let seen = place.wait(&request.id, |seen| seen.phase == InstancePhase::Running && seen.running_for_ms > 0).await;
     assert!(seen.running_for_ms < 60_000 && seen.restarts == 0, "{seen:?}");
     let inspected = place.docker(&["inspect", "-f", INSPECT, request.id.as_str()]);
-    assert_eq!(inspected.trim(), "10.210.2.0 256 134217728 [ALL] [no-new-privileges] unless-stopped json-file");
+    assert_eq!(inspected.trim(), "10.210.0.16 256 134217728 [ALL] [no-new-privileges] unless-stopped json-file");
 
     engine.stop(&request.id, GRACE).await.expect("stopped");
     engine.stop(&request.id, GRACE).await.expect("stopped twice");

@@ -70,6 +70,16 @@ fn subnet_of(network: &Network) -> Option<Subnet> {
     subnets_of(network).next()
 }
 
+fn check_address(subnet: EnvironmentSubnet, ip: Option<Ipv4Addr>) -> Result<(), String> {
+    match ip.filter(|ip| !subnet.is_for_instances(*ip)) {
+        None => Ok(()),
+        Some(ip) => Err(format!(
+            "{ip} is not an address for instances in {} (its first 16 and its last /24 are kept back)",
+            subnet.subnet()
+        )),
+    }
+}
+
 fn subnets_of(network: &Network) -> impl Iterator<Item = Subnet> + '_ {
     let configs = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
     configs.filter_map(|config| config.subnet.as_deref()?.parse().ok())
@@ -99,16 +109,12 @@ impl DockerEngine {
             Some(network) => self.check_network(network).map_err(failed)?,
             None => {
                 let subnet = self.choose_subnet(&all, ip).map_err(failed)?;
+                check_address(subnet, ip).map_err(failed)?;
                 self.make_network(environment, &name, subnet).await?;
                 subnet
             }
         };
-        if let Some(ip) = ip.filter(|ip| !subnet.is_for_instances(*ip)) {
-            let range = subnet.subnet();
-            return Err(failed(format!(
-                "{ip} is not an address for instances in {range} (its first 512 and its last address are kept back)"
-            )));
-        }
+        check_address(subnet, ip).map_err(failed)?;
         let has_dns = self.join_parts(&name, subnet).await?;
         let dns = self.config.dns.or(has_dns.then(|| IpAddr::V4(subnet.dns())));
         Ok(EnvironmentNetwork { name, subnet, dns })

@@ -9,8 +9,8 @@
 //! | 3 | dns |
 //! | 4 | repository |
 //! | 5–15 | further lbs |
-//! | 256–511 | what Docker gives out itself, to whoever joins without a fixed address |
-//! | 512–4094 | instances; the controller gives them out |
+//! | 16–3839 | instances; the controller gives them out |
+//! | last /24 | what Docker gives out itself, to whoever joins without a fixed address |
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -19,13 +19,9 @@ use std::str::FromStr;
 /// Prefix length of an environment's subnet: 16 environments in a /16, some 3,800 instances in each.
 pub const ENVIRONMENT_PREFIX: u8 = 20;
 /// First address, counted from the subnet's own, that an instance gets.
-const INSTANCES_FROM: u32 = 512;
-/// The last but the broadcast address.
-const INSTANCES_TO: u32 = (1 << (32 - ENVIRONMENT_PREFIX)) - 2;
-/// First address of the /24 that Docker gives out itself.
-const DYNAMIC_FROM: u32 = 256;
-/// Parts of the platform stand below this one.
-const PARTS_TO: u32 = 16;
+const INSTANCES_FROM: u32 = 16;
+/// First address of the part that Docker gives out itself.
+const DYNAMIC_FROM: u32 = 15 * 256;
 
 /// An IPv4 network, its host bits zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,16 +125,16 @@ impl EnvironmentSubnet {
 
     /// Where lbs stand, lb-1 first.
     pub fn lbs(self) -> impl Iterator<Item = Ipv4Addr> {
-        std::iter::once(2).chain(5..PARTS_TO).map(move |offset| self.0.at(offset))
+        std::iter::once(2).chain(5..INSTANCES_FROM).map(move |offset| self.0.at(offset))
     }
 
     /// The addresses that the controller gives to instances.
     pub fn instances(self) -> impl Iterator<Item = Ipv4Addr> {
-        (INSTANCES_FROM..=INSTANCES_TO).map(move |offset| self.0.at(offset))
+        (INSTANCES_FROM..DYNAMIC_FROM).map(move |offset| self.0.at(offset))
     }
 
     pub fn is_for_instances(self, address: Ipv4Addr) -> bool {
-        u32::from(address).checked_sub(self.0.base).is_some_and(|at| (INSTANCES_FROM..=INSTANCES_TO).contains(&at))
+        u32::from(address).checked_sub(self.0.base).is_some_and(|at| (INSTANCES_FROM..DYNAMIC_FROM).contains(&at))
     }
 
     /// Docker's `--ip-range`: fixed addresses lie outside it, so Docker never gives one of them away.
@@ -184,7 +180,7 @@ mod tests {
         assert_eq!(subnet("10.210.0.0/24").environments().count(), 0);
         let last = range.environment(15).expect("the last");
         assert_eq!(last.subnet().to_string(), "10.210.240.0/20");
-        assert_eq!(last.dynamic().to_string(), "10.210.241.0/24");
+        assert_eq!(last.dynamic().to_string(), "10.210.255.0/24");
         assert_eq!(range.environment(16), None);
     }
 
