@@ -7,6 +7,7 @@ sure "This removes all apps, versions and history of the platform on this machin
 if docker_answers && compose_found; then
     compose down --volumes --remove-orphans
     for image in $IMAGES; do docker rmi "platformer/$image:$VERSION" >/dev/null 2>&1 || true; done
+    docker image prune -f --filter label=io.platformer.image >/dev/null
 fi
 end_processes
 rm -rf "$DATA"

@@ -56,7 +56,9 @@ fi
 
 for image in $IMAGES; do
     log=$work/$image.log
-    docker build -q -t "platformer/$image:$VERSION" -f "$COMPOSE_DIR/images/$image.Dockerfile" "$work/$image" \
+    docker build -q --label "io.platformer.image=$image" -t "platformer/$image:$VERSION" -f "$COMPOSE_DIR/images/$image.Dockerfile" "$work/$image" \
         >"$log" 2>&1 || { cat "$log" >&2; die "cannot build the image platformer/$image"; }
 done
+# What the new ones replaced; what still runs keeps its own.
+docker image prune -f --filter label=io.platformer.image >/dev/null
 say "images: platformer/{$(printf '%s' "$IMAGES" | tr ' ' ',')}:$VERSION"
