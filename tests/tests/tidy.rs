@@ -21,7 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("repository", &["appbase-core", "kit", "repository-core"]),
     ("controller-core", &["appbase-core", "dns-core", "lb-core", "repository-core"]),
     ("node", &["appbase-core", "controller-core", "kit"]),
-    // Deviation, docs/decisions/0007-controller-serves-leaf-documents.md: the controller answers with documents of these cores.
+    // A deviation: it serves documents of these cores (docs/decisions/0007-controller-serves-leaf-documents.md).
     ("controller", &["appbase-core", "controller-core", "dns-core", "kit", "lb-core", "node", "repository-core"]),
     ("platformctl", &["appbase-core", "controller-core", "kit", "repository-core"]),
     ("platformer", &["appbase-core", "controller", "dns", "kit", "lb", "repository"]),
