@@ -182,7 +182,12 @@ impl Platform {
     pub fn ctl_ok(&self, arguments: &[&str]) -> String {
         let output = self.ctl(arguments);
         let (out, talk) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "platformctl {arguments:?} ended with {}\n{out}{talk}{}", output.status, self.logs());
+        assert!(
+            output.status.success(),
+            "platformctl {arguments:?} ended with {}\n{out}{talk}{}",
+            output.status,
+            self.logs()
+        );
         format!("{out}{talk}")
     }
 
@@ -192,7 +197,8 @@ impl Platform {
         fs::create_dir_all(&directory).expect("a directory");
         fs::copy(program("hello-world"), directory.join("hello-world")).expect("the program is copied");
         fs::write(directory.join("version"), version).expect("a version file");
-        let file = format!("command = \"./hello-world\"\nport = 8080\nhosts = [\"{app}.test\"]\ninstances = 2\n{extra}");
+        let file =
+            format!("command = \"./hello-world\"\nport = 8080\nhosts = [\"{app}.test\"]\ninstances = 2\n{extra}");
         fs::write(directory.join("platform.toml"), file).expect("an app file");
         self.ctl_ok(&["artifact", "push", app, version, &directory.display().to_string()])
     }
@@ -203,8 +209,7 @@ impl Platform {
     }
 
     pub fn status(&self) -> Value {
-        let text = self.ctl_ok(&["status", "--json"]);
-        serde_json::from_str(text.lines().next().unwrap_or_default()).unwrap_or(Value::Null)
+        serde_json::from_slice(&self.ctl(&["status", "--json"]).stdout).unwrap_or(Value::Null)
     }
 
     /// The last lines of every part, for a failed test.
@@ -222,7 +227,9 @@ impl Platform {
     /// Process ids of all instances' boots and apps.
     pub fn instance_processes(&self) -> Vec<i32> {
         let states = fs::read_dir(self.path("controller/node/instances")).into_iter().flatten().flatten();
-        let read = |entry: fs::DirEntry| serde_json::from_slice::<Value>(&fs::read(entry.path().join("state.json")).ok()?).ok();
+        let read = |entry: fs::DirEntry| {
+            serde_json::from_slice::<Value>(&fs::read(entry.path().join("state.json")).ok()?).ok()
+        };
         let pids = |state: Value| [state["app_pid"].as_i64(), state["boot_pid"].as_i64()];
         states.filter_map(read).flat_map(pids).flatten().filter_map(|pid| i32::try_from(pid).ok()).collect()
     }

@@ -78,7 +78,8 @@ fn parts_may_die_one_after_the_other() {
     platform.kill(Part::Controller);
     platform.kill(Part::Repository);
     platform.restart(Part::Lb1);
-    let answer = eventually("lb serves its saved table alone", || platform.get("hello", "/greeting").filter(|a| a.0 == 200));
+    let answer =
+        eventually("lb serves its saved table alone", || platform.get("hello", "/greeting").filter(|a| a.0 == 200));
     assert_eq!(answer.1, "hello from hello-world 2\n");
 }
 
@@ -97,7 +98,11 @@ fn wrong_requests_get_their_exit_code_and_a_reason() {
     check(&["rollback", "nothing"], 5, "there is no app nothing");
     let directory = platform.path("hello-1");
     std::fs::write(directory.join("version"), "other").expect("a version file");
-    check(&["artifact", "push", "hello", "1", &directory.display().to_string()], 6, "version exists with other bytes");
+    check(
+        &["artifact", "push", "hello", "1", &directory.display().to_string()],
+        6,
+        "is there already with other content",
+    );
     platform.push("hello", "typo", "comand = \"x\"\n");
     check(&["deploy", "hello", "typo"], 3, "line 5, column 1: unknown field `comand`");
 }

@@ -87,6 +87,12 @@ macro_rules! text_type {
             }
         }
 
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
         /// Maps keyed by a name are asked with plain text.
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {

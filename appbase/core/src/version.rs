@@ -78,6 +78,12 @@ impl std::str::FromStr for Version {
     }
 }
 
+impl AsRef<str> for Version {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<Version> for String {
     fn from(version: Version) -> String {
         version.0

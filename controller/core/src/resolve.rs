@@ -132,7 +132,8 @@ fn described(file: &AppFile) -> Vec<(ProcessName, Described<'_>)> {
             (name.clone(), described)
         })
         .collect();
-    if !file.processes.contains_key(ProcessName::DEFAULT) {
+    let top = file.command.is_some() || file.port.is_some() || file.processes.is_empty();
+    if top && !file.processes.contains_key(ProcessName::DEFAULT) {
         let web = Described {
             command: file.command.as_deref(),
             port: file.port,
@@ -273,6 +274,7 @@ mod tests {
             assert!(error.contains(expect), "{file:?} gave {error}");
         };
         check("port = 80", "process web has no command");
+        assert!(resolved("[processes.worker]\ncommand = \"./work\"\n", &DesiredApp::default()).is_ok());
         check("command = \"a 'b\"", "command of process web: the quote ' opened at character 2 is never closed");
         check("command = \"a\"\n[traffic]\nsettle = -1", "traffic.settle: seconds, from 0 to 86400");
         let overlay = DesiredApp {

@@ -25,6 +25,9 @@ pub struct Config {
     pub data: PathBuf,
     #[arg(long, env = "PLATFORMER_CONTROLLER_ENGINE", default_value = "process")]
     pub engine: Engine,
+    /// The cluster's id as `platformer init` made it; a new one when there is no such file.
+    #[arg(long, env = "PLATFORMER_CLUSTER_FILE")]
+    pub cluster_file: Option<PathBuf>,
     /// Where the controller and the instances reach the repository.
     #[arg(
         long = "controller-repository",

@@ -22,4 +22,4 @@ mod tables;
 mod views;
 
 pub use config::Config;
-pub use run::{Handle, RunError, run};
+pub use run::{Handle, RunError, new_cluster_id, run};

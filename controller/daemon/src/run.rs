@@ -42,6 +42,8 @@ pub enum RunError {
     Journal(#[from] rusqlite::Error),
     #[error(transparent)]
     Bind(#[from] kit::serve::BindError),
+    #[error("the cluster's id cannot be read from {path}: {reason}; make it with: platformer init --data DIR")]
+    ClusterFile { path: std::path::PathBuf, reason: String },
     #[error("the engine cannot be used")]
     Compute(#[from] node::ComputeError),
     #[error("the process engine cannot be used")]
@@ -142,7 +144,8 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
     let clock = Clock::start();
     let listener = kit::serve::bind(config.listen).await?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data)?);
-    let records = Records::load(&*store, new_cluster).await?;
+    let identity = config.cluster_file.as_deref().map(read_cluster).transpose()?;
+    let records = Records::load(&*store, || identity.unwrap_or_else(new_cluster)).await?;
     let journal = Journal::open(&config.data)?;
     let cluster = records.cluster.clone();
     let compute = compute(&config, &cluster.id, tasks, shutdown, clock).await?;
@@ -181,8 +184,20 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
 }
 
 fn new_cluster() -> Cluster {
+    Cluster { id: new_cluster_id(), epoch: 1 }
+}
+
+/// A random identity for a new cluster.
+pub fn new_cluster_id() -> ClusterId {
     let id = format!("c{}", kit::random::hex::<6>());
-    Cluster { id: ClusterId::parse(&id).expect("a letter and hex digits are a name"), epoch: 1 }
+    ClusterId::parse(&id).expect("a letter and hex digits are a name")
+}
+
+fn read_cluster(path: &std::path::Path) -> Result<Cluster, RunError> {
+    let wrong = |reason: String| RunError::ClusterFile { path: path.to_path_buf(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let id = ClusterId::parse(text.trim()).map_err(|error| wrong(error.to_string()))?;
+    Ok(Cluster { id, epoch: 1 })
 }
 
 /// What was published before goes out again with its number, if the records still say the same.

@@ -153,8 +153,14 @@ fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
     servers.filter_map(|rest| Some(SocketAddr::new(rest.trim().parse().ok()?, DNS_PORT))).collect()
 }
 
+/// Docker's own resolver inside a container: a local address, but rules of its network carry it elsewhere.
+const DOCKER_RESOLVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+
 fn is_own(upstream: SocketAddr, dns: SocketAddr) -> bool {
     let (ip, mine) = (upstream.ip().to_canonical(), dns.ip().to_canonical());
+    if ip == DOCKER_RESOLVER && mine != DOCKER_RESOLVER {
+        return false;
+    }
     // Only addresses of this machine can be bound.
     let local = || std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok();
     let same = ip == mine || ip.is_unspecified() || (mine.is_unspecified() && local());
@@ -164,6 +170,13 @@ fn is_own(upstream: SocketAddr, dns: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dockers_resolver_is_nobodys_own() {
+        let on = |text: &str| text.parse().expect("an address");
+        assert!(!is_own(on("127.0.0.11:53"), on("0.0.0.0:53")));
+        assert!(is_own(on("127.0.0.1:53"), on("0.0.0.0:53")));
+    }
 
     #[test]
     fn name_servers_are_read_as_the_resolver_does() {

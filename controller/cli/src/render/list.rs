@@ -1,0 +1,218 @@
+//! The short lists: plan, routes, values, contexts, and documents without a type of their own.
+
+use appbase_core::v1::Route;
+use controller_core::v1::api::{PlanView, RouteView};
+use serde_json::Value;
+
+use super::table::{Cell, Column, cell, table, toned};
+use super::{Paint, Tone, plural};
+use crate::context::Context;
+use crate::safe;
+
+/// The steps that the controller would take now.
+pub(crate) fn plan(view: &PlanView, paint: Paint) -> String {
+    let mut text = String::new();
+    for step in &view.steps {
+        text.push_str(&format!("  {} {}\n", paint.tone(Tone::Good, "+"), safe::line(step)));
+    }
+    for line in &view.report {
+        text.push_str(&format!("  {} {}\n", paint.tone(Tone::Warn, "!"), safe::line(line)));
+    }
+    if let Some(wake) = &view.wake {
+        text.push_str(&format!("  {} {}\n", paint.dim("…"), safe::line(wake)));
+    }
+    let summary = match view.steps.len() {
+        0 => "nothing to do".to_owned(),
+        count => plural(count as u64, "step"),
+    };
+    format!("{} at generation {}\n{text}", paint.bold(&summary), view.generation)
+}
+
+/// `hello.localhost/api -> web`
+pub(crate) fn route_text(route: &Route) -> String {
+    format!("{}{} -> {}", route.host.as_deref().unwrap_or("*"), route.path, route.process)
+}
+
+pub(crate) fn routes(routes: &[RouteView], width: usize, paint: Paint) -> String {
+    let columns = [
+        Column::Id("HOST"),
+        Column::Id("PATH"),
+        Column::Id("APP"),
+        Column::Id("PROCESS"),
+        Column::Id("ENVIRONMENT"),
+        Column::Text("ORIGIN"),
+    ];
+    let rows: Vec<Vec<Cell>> = routes
+        .iter()
+        .map(|view| {
+            vec![
+                cell(view.route.host.as_deref().unwrap_or("*")),
+                cell(&view.route.path),
+                cell(&view.app),
+                cell(&view.route.process),
+                cell(&view.environment),
+                cell(&view.origin),
+            ]
+        })
+        .collect();
+    table(&columns, &rows, width, paint)
+}
+
+/// One value of an app, with where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct ConfigValue {
+    pub(crate) key: String,
+    /// None: a secret, which is shown to nobody.
+    #[serde(default)]
+    pub(crate) value: Option<String>,
+    pub(crate) origin: String,
+}
+
+pub(crate) fn values(values: &[ConfigValue], width: usize, paint: Paint) -> String {
+    let columns = [Column::Id("KEY"), Column::Text("VALUE"), Column::Id("ORIGIN")];
+    let rows: Vec<Vec<Cell>> = values
+        .iter()
+        .map(|value| {
+            let shown = value.value.as_ref().map_or_else(|| toned(Tone::Dim, "***"), cell);
+            vec![cell(&value.key), shown, toned(Tone::Dim, &value.origin)]
+        })
+        .collect();
+    table(&columns, &rows, width, paint)
+}
+
+pub(crate) fn contexts(contexts: &[Context], current: Option<&Context>, width: usize, paint: Paint) -> String {
+    let columns = [Column::Id(" "), Column::Id("CONTEXT"), Column::Text("URL"), Column::Id("TOKEN")];
+    let chosen = current.and_then(|context| context.name.as_deref());
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    let unnamed = current.filter(|context| context.name.is_none());
+    for context in unnamed.into_iter().chain(contexts) {
+        let name = context.name.as_deref();
+        let mark = if name == chosen { toned(Tone::Good, "*") } else { cell(" ") };
+        let token = if context.token.is_some() { "yes" } else { "no" };
+        rows.push(vec![mark, cell(name.unwrap_or("(login)")), cell(&context.url), cell(token)]);
+    }
+    table(&columns, &rows, width, paint)
+}
+
+/// Any JSON as indented lines `key  value`.
+pub(crate) fn outline(document: &Value, paint: Paint) -> String {
+    let mut text = String::new();
+    outline_into(document, 0, paint, &mut text);
+    text
+}
+
+/// Deeper than any document of the platform is.
+const DEPTH_MAX: usize = 16;
+
+fn outline_into(document: &Value, depth: usize, paint: Paint, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    match document {
+        _ if depth > DEPTH_MAX => text.push_str(&format!("{indent}…\n")),
+        Value::Object(fields) => {
+            let wide = fields.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+            for (key, value) in fields {
+                let key = safe::line(key);
+                match plain(value) {
+                    Some(value) => {
+                        text.push_str(&format!("{indent}{}  {value}\n", paint.dim(&format!("{key:<wide$}"))))
+                    }
+                    None => {
+                        text.push_str(&format!("{indent}{}\n", paint.dim(&key)));
+                        outline_into(value, depth + 1, paint, text);
+                    }
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                match plain(item) {
+                    Some(item) => text.push_str(&format!("{indent}- {item}\n")),
+                    None => {
+                        let mut inner = String::new();
+                        outline_into(item, depth + 1, paint, &mut inner);
+                        // The first line of an item carries its mark.
+                        text.push_str(&format!("{indent}- {}", inner.trim_start()));
+                    }
+                }
+            }
+        }
+        single => text.push_str(&format!("{indent}{}\n", plain(single).unwrap_or_default())),
+    }
+}
+
+/// A value that fits one line.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some("-".to_owned()),
+        Value::String(text) => Some(safe::line(text)),
+        Value::Array(items) if items.is_empty() => Some("none".to_owned()),
+        Value::Object(fields) if fields.is_empty() => Some("none".to_owned()),
+        Value::Array(_) | Value::Object(_) => None,
+        value => Some(value.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_plan() {
+        let generation = json!({"cluster": "c1", "epoch": 1, "number": 118});
+        let view = |steps: Value, report: Value, wake: Value| -> PlanView {
+            serde_json::from_value(json!({"generation": generation, "steps": steps, "wake": wake, "report": report}))
+                .expect("a plan")
+        };
+        assert_eq!(plan(&view(json!([]), json!([]), json!(null)), Paint::OFF), "nothing to do at generation 1.118\n");
+        assert_eq!(
+            plan(&view(json!(["create a", "start a"]), json!(["shop: no image"]), json!("in 5s: settle")), Paint::OFF),
+            "2 steps at generation 1.118\n  + create a\n  + start a\n  ! shop: no image\n  … in 5s: settle\n"
+        );
+    }
+
+    #[test]
+    fn values_and_routes() {
+        let shown: Vec<ConfigValue> = serde_json::from_value(json!([
+            {"key": "GREETING", "value": "hello", "origin": "overlay"},
+            {"key": "TOKEN", "value": null, "origin": "secret"},
+        ]))
+        .expect("values");
+        assert_eq!(
+            values(&shown, usize::MAX, Paint::OFF),
+            "KEY       VALUE  ORIGIN\nGREETING  hello  overlay\nTOKEN     ***    secret\n"
+        );
+        let shown: Vec<RouteView> = serde_json::from_value(json!([
+            {"environment": "production", "app": "shop", "route": {"path": "/api", "process": "web"}, "origin": "app file"},
+        ]))
+        .expect("routes");
+        assert_eq!(
+            routes(&shown, usize::MAX, Paint::OFF),
+            "HOST  PATH  APP   PROCESS  ENVIRONMENT  ORIGIN\n*     /api  shop  web      production   app file\n"
+        );
+    }
+
+    #[test]
+    fn any_document() {
+        let document = json!({"route": {"app": "shop", "path": "/"}, "instances": [{"id": "a", "up": true}, {"id": "b"}],
+                              "why": "longest path\u{1b}[2J", "none": [], "list": [1, 2]});
+        assert_eq!(
+            outline(&document, Paint::OFF),
+            "\
+instances
+  - id  a
+    up  true
+  - id  b
+list
+  - 1
+  - 2
+none       none
+route
+  app   shop
+  path  /
+why        longest path
+"
+        );
+    }
+}
