@@ -21,7 +21,7 @@ const ATTEMPTS_MAX: usize = 4;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     pub environment: EnvironmentName,
     pub app: AppName,
     pub target: Target,
@@ -31,7 +31,7 @@ pub struct Wanted {
 }
 
 #[derive(Debug, Clone)]
-pub enum Target {
+pub(crate) enum Target {
     /// A pushed version, with the values of now.
     Version(Version),
     /// A release as it was.
@@ -50,7 +50,7 @@ struct Chosen {
     is_new: bool,
 }
 
-pub async fn deploy(shared: &Shared, wanted: Wanted) -> Result<DeployAnswer, Problem> {
+pub(crate) async fn deploy(shared: &Shared, wanted: Wanted) -> Result<DeployAnswer, Problem> {
     if let Some(answer) = repeated(shared, &wanted) {
         return Ok(answer);
     }
@@ -242,7 +242,7 @@ fn answer(shared: &Shared, records: &Records, deployment: &Deployment, outcome: 
 }
 
 /// The release that `rollback` goes to: the one in the idle slot, else the last good one before the live one.
-pub fn rollback_target(records: &Records, key: &SectionKey) -> Option<ReleaseNumber> {
+pub(crate) fn rollback_target(records: &Records, key: &SectionKey) -> Option<ReleaseNumber> {
     let run = records.runs.get(key)?;
     let live = controller_core::render::live_release(run)?;
     let idle = run.slots.get(&run.live?.other()).copied().filter(|release| *release != live);
@@ -254,7 +254,7 @@ pub fn rollback_target(records: &Records, key: &SectionKey) -> Option<ReleaseNum
 }
 
 /// Asks the loop to end a deployment before its traffic moves.
-pub async fn cancel(shared: &Shared, id: &DeploymentId) -> Result<(), Problem> {
+pub(crate) async fn cancel(shared: &Shared, id: &DeploymentId) -> Result<(), Problem> {
     let _pen = shared.pen.lock().await;
     let deployment = lock(&shared.records).deployments.get(id).cloned();
     let mut deployment =

@@ -10,7 +10,7 @@ use node::{Compute, ComputeError};
 use crate::repository::Repository;
 
 #[derive(Debug, thiserror::Error)]
-pub enum ExecuteError {
+pub(crate) enum ExecuteError {
     #[error(transparent)]
     Compute(#[from] ComputeError),
     #[error("image of {app} cannot be fetched")]
@@ -21,7 +21,7 @@ pub enum ExecuteError {
     },
 }
 
-pub async fn execute(compute: Arc<dyn Compute>, repository: Repository, step: Step) -> Result<(), ExecuteError> {
+pub(crate) async fn execute(compute: Arc<dyn Compute>, repository: Repository, step: Step) -> Result<(), ExecuteError> {
     match step {
         Step::Create(request) => {
             ensure_image(&*compute, &repository, &request).await?;

@@ -23,10 +23,10 @@ use crate::views;
 /// Bodies of requests are documents, never files.
 const BODY_BYTES_MAX: usize = 2 << 20;
 
-pub type App = Arc<Shared>;
-pub type Answer<T> = Result<Json<T>, Problem>;
+pub(crate) type App = Arc<Shared>;
+pub(crate) type Answer<T> = Result<Json<T>, Problem>;
 
-pub fn router(shared: App) -> Router {
+pub(crate) fn router(shared: App) -> Router {
     let admin: Arc<dyn Admin> = Arc::new(Ready(Arc::clone(&shared)));
     Router::new()
         .route("/v1", get(info))
@@ -71,16 +71,16 @@ async fn unknown() -> Problem {
 
 /// `?environment=`; the default one when absent.
 #[derive(Debug, Deserialize)]
-pub struct InEnvironment {
+pub(crate) struct InEnvironment {
     #[serde(default = "EnvironmentName::default_name")]
     pub environment: EnvironmentName,
 }
 
-pub fn app_name(text: &str) -> Result<AppName, Problem> {
+pub(crate) fn app_name(text: &str) -> Result<AppName, Problem> {
     AppName::parse(text).map_err(|error| Problem::new(400, "bad-name", error.to_string()))
 }
 
-pub fn unknown_app(app: &AppName, environment: &EnvironmentName) -> Problem {
+pub(crate) fn unknown_app(app: &AppName, environment: &EnvironmentName) -> Problem {
     Problem::new(404, "unknown-app", format!("there is no app {app} in {environment}"))
         .hint("see which there are: platformctl status")
 }

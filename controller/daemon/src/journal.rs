@@ -12,23 +12,23 @@ use tokio::sync::watch;
 /// The oldest are forgotten beyond this many.
 const EVENTS_MAX: u64 = 20_000;
 /// Answered at once at most.
-pub const EVENTS_PAGE: usize = 500;
+pub(crate) const EVENTS_PAGE: usize = 500;
 
-pub struct Journal {
+pub(crate) struct Journal {
     connection: Mutex<Connection>,
     last: watch::Sender<u64>,
 }
 
 /// What an event is about.
 #[derive(Debug, Clone, Default)]
-pub struct About {
+pub(crate) struct About {
     pub environment: Option<EnvironmentName>,
     pub app: Option<AppName>,
     pub deployment: Option<DeploymentId>,
 }
 
 impl Journal {
-    pub fn open(directory: &Path) -> rusqlite::Result<Self> {
+    pub(crate) fn open(directory: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(directory.join("journal.db"))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -41,7 +41,7 @@ impl Journal {
     }
 
     /// Writes one down; a journal that cannot be written is said in the log and holds nothing up.
-    pub fn write(&self, unix_ms: u64, about: &About, kind: EventKind, text: &str) {
+    pub(crate) fn write(&self, unix_ms: u64, about: &About, kind: EventKind, text: &str) {
         tracing::info!(app = about.app.as_ref().map(AppName::as_str), ?kind, text, "event");
         let mut view = EventView {
             number: 0,
@@ -75,7 +75,7 @@ impl Journal {
     }
 
     /// Events after a number, oldest first, at most a page; of one deployment when asked.
-    pub fn after(&self, number: u64, deployment: Option<&DeploymentId>) -> rusqlite::Result<Vec<EventView>> {
+    pub(crate) fn after(&self, number: u64, deployment: Option<&DeploymentId>) -> rusqlite::Result<Vec<EventView>> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut statement = connection.prepare_cached(
             "SELECT number, view FROM event WHERE number > ?1 AND (?2 IS NULL OR deployment = ?2) ORDER BY number LIMIT ?3",
@@ -95,13 +95,13 @@ impl Journal {
     }
 
     /// The number of the last event, and every later one.
-    pub fn last(&self) -> watch::Receiver<u64> {
+    pub(crate) fn last(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }
 }
 
 impl About {
-    pub fn of(deployment: &controller_core::v1::state::Deployment) -> Self {
+    pub(crate) fn of(deployment: &controller_core::v1::state::Deployment) -> Self {
         Self {
             environment: Some(deployment.environment.clone()),
             app: Some(deployment.app.clone()),

@@ -10,7 +10,7 @@ use controller_core::observed::MemberSeen;
 use controller_core::time::Now;
 
 #[derive(Debug, Default)]
-pub struct Members {
+pub(crate) struct Members {
     heard: Mutex<BTreeMap<MemberId, Heard>>,
 }
 
@@ -24,7 +24,7 @@ struct Heard {
 
 impl Members {
     /// Takes a status. True when something in it is news to the planner.
-    pub fn heard(&self, id: &MemberId, status: MemberStatus, now: Now) -> bool {
+    pub(crate) fn heard(&self, id: &MemberId, status: MemberStatus, now: Now) -> bool {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = heard.get_mut(id) else {
             heard.insert(id.clone(), Heard { status, at: now.elapsed, before: BTreeMap::new() });
@@ -42,12 +42,12 @@ impl Members {
         news
     }
 
-    pub fn forget(&self, id: &MemberId) {
+    pub(crate) fn forget(&self, id: &MemberId) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     /// The wanted members as they were heard.
-    pub fn seen(&self, wanted: &BTreeMap<MemberId, MemberKind>, now: Now) -> BTreeMap<MemberId, MemberSeen> {
+    pub(crate) fn seen(&self, wanted: &BTreeMap<MemberId, MemberKind>, now: Now) -> BTreeMap<MemberId, MemberSeen> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         wanted
             .iter()
@@ -60,7 +60,7 @@ impl Members {
     }
 
     /// Counters of a section over all members and releases.
-    pub fn counters(&self, section: &SectionKey, release: Option<ReleaseNumber>) -> Counters {
+    pub(crate) fn counters(&self, section: &SectionKey, release: Option<ReleaseNumber>) -> Counters {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = Counters::default();
         for known in heard.values() {

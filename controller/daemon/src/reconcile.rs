@@ -38,7 +38,7 @@ const LOG_WAIT: Duration = Duration::from_secs(2);
 /// Looking at an engine takes no longer than this, or it is a gap.
 const OBSERVE_MAX: Duration = Duration::from_secs(20);
 
-pub struct Reconcile {
+pub(crate) struct Reconcile {
     pub shared: Arc<Shared>,
     pub setting: Setting,
     pub addresses: Addresses,
@@ -63,7 +63,7 @@ struct Ended {
 }
 
 impl Reconcile {
-    pub fn new(shared: Arc<Shared>, setting: Setting, addresses: Addresses, tasks: kit::Tasks) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, setting: Setting, addresses: Addresses, tasks: kit::Tasks) -> Self {
         Self {
             shared,
             setting,
@@ -77,7 +77,7 @@ impl Reconcile {
     }
 
     /// Runs until it is dropped: every wait may be cancelled, since each pass looks at everything again.
-    pub async fn forever(mut self) {
+    pub(crate) async fn forever(mut self) {
         let mut hints = self.shared.compute.hints();
         loop {
             let wake = self.pass().await;

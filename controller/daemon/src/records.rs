@@ -20,7 +20,7 @@ const HISTORY_MAX: usize = 50;
 const PUBLISHED: &str = "published";
 
 #[derive(Debug)]
-pub struct Records {
+pub(crate) struct Records {
     pub cluster: Cluster,
     pub head: u64,
     pub desired: Desired,
@@ -36,7 +36,7 @@ pub struct Records {
 
 /// One thing to write; all of a commit go together.
 #[derive(Debug, Clone)]
-pub enum Write {
+pub(crate) enum Write {
     Change(ChangeSet, Desired),
     Run(SectionKey, Run),
     Release(SectionKey, Box<ReleaseRecord>),
@@ -49,7 +49,7 @@ pub enum Write {
 
 impl Records {
     /// Reads everything; makes the cluster when the store is new.
-    pub async fn load(store: &dyn Store, new_cluster: impl FnOnce() -> Cluster) -> Result<Self, StoreError> {
+    pub(crate) async fn load(store: &dyn Store, new_cluster: impl FnOnce() -> Cluster) -> Result<Self, StoreError> {
         let mut entries = store.list("").await?;
         if !entries.iter().any(|entry| entry.key == "cluster") {
             let cluster = new_cluster();
@@ -132,21 +132,21 @@ impl Records {
         Ok(())
     }
 
-    pub fn run(&self, key: &SectionKey) -> Run {
+    pub(crate) fn run(&self, key: &SectionKey) -> Run {
         self.runs.get(key).cloned().unwrap_or_default()
     }
 
-    pub fn desired_app(&self, environment: &EnvironmentName, app: &AppName) -> DesiredApp {
+    pub(crate) fn desired_app(&self, environment: &EnvironmentName, app: &AppName) -> DesiredApp {
         self.desired.app(environment, app).cloned().unwrap_or_default()
     }
 
     /// The deployment that is not over, if any.
-    pub fn running(&self, key: &SectionKey) -> Option<&Deployment> {
+    pub(crate) fn running(&self, key: &SectionKey) -> Option<&Deployment> {
         self.deployments.get(self.runs.get(key)?.deployment.as_ref()?).filter(|deployment| deployment.end.is_none())
     }
 
     /// Deployments of one app in one environment, newest first.
-    pub fn history(&self, key: &SectionKey) -> Vec<&Deployment> {
+    pub(crate) fn history(&self, key: &SectionKey) -> Vec<&Deployment> {
         let mut all: Vec<_> = self
             .deployments
             .values()
@@ -157,12 +157,12 @@ impl Records {
     }
 
     /// The number of the last publication; 0 before the first.
-    pub fn published_number(&self) -> u64 {
+    pub(crate) fn published_number(&self) -> u64 {
         self.revisions.get(PUBLISHED).copied().unwrap_or_default()
     }
 
     /// Another app's route that asks for the same requests.
-    pub fn route_conflict(&self, key: &SectionKey, routes: &[Route]) -> Option<(SectionKey, Route)> {
+    pub(crate) fn route_conflict(&self, key: &SectionKey, routes: &[Route]) -> Option<(SectionKey, Route)> {
         let others = self.runs.iter().filter(|(other, _)| *other != key);
         others
             .flat_map(|(other, run)| {
@@ -175,7 +175,7 @@ impl Records {
     }
 
     /// Conditions and operations of some writes, together.
-    pub fn transaction(&self, writes: &[Write]) -> (Vec<Condition>, Vec<Operation>) {
+    pub(crate) fn transaction(&self, writes: &[Write]) -> (Vec<Condition>, Vec<Operation>) {
         let (mut conditions, mut operations) = (Vec::new(), Vec::new());
         for write in writes {
             match write {
@@ -220,7 +220,7 @@ impl Records {
     }
 
     /// Takes over what the store took.
-    pub fn took(&mut self, writes: Vec<Write>, revision: Revision) {
+    pub(crate) fn took(&mut self, writes: Vec<Write>, revision: Revision) {
         for write in writes {
             match write {
                 Write::Change(change, desired) => {
@@ -235,7 +235,7 @@ impl Records {
                     self.releases.entry(key).or_default().insert(record.release.number, *record);
                 }
                 Write::Deployment(deployment) => {
-                    for id in self.forgotten(&deployment) {
+                    if let Some(id) = self.forgotten(&deployment) {
                         self.deployments.remove(&id);
                         self.outcomes.remove(&id);
                     }
@@ -277,7 +277,7 @@ impl Records {
 }
 
 /// Commits writes and takes them over. Whoever calls it holds the pen, so a conflict means a second writer.
-pub async fn commit(
+pub(crate) async fn commit(
     store: &dyn Store,
     records: &std::sync::Mutex<Records>,
     writes: Vec<Write>,
@@ -294,7 +294,7 @@ pub async fn commit(
     }
 }
 
-pub fn lock(records: &std::sync::Mutex<Records>) -> std::sync::MutexGuard<'_, Records> {
+pub(crate) fn lock(records: &std::sync::Mutex<Records>) -> std::sync::MutexGuard<'_, Records> {
     records.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 

@@ -16,23 +16,23 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 const LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone)]
-pub struct Repository {
+pub(crate) struct Repository {
     client: Client,
 }
 
 /// A pushed version: its document and the layers its manifest names.
 #[derive(Debug, Clone)]
-pub struct Pushed {
+pub(crate) struct Pushed {
     pub document: VersionDocument,
     pub layers: Vec<Descriptor>,
 }
 
 impl Repository {
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client }
     }
 
-    pub async fn version(&self, app: &AppName, version: &Version) -> Result<Pushed, Problem> {
+    pub(crate) async fn version(&self, app: &AppName, version: &Version) -> Result<Pushed, Problem> {
         let path = format!("/v2/{app}/manifests/{version}");
         let request = self.client.request(Method::GET, &path).header(ACCEPT, media::MANIFEST).timeout(LIMIT);
         let response = match self.client.send(request).await {
@@ -78,7 +78,7 @@ impl Repository {
     }
 
     /// A large blob, streamed.
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         app: &AppName,
         digest: Digest,
@@ -89,7 +89,7 @@ impl Repository {
     }
 
     /// Puts a release document and its manifest, tagged `<environment>-r<number>`: pinned before anything runs of it.
-    pub async fn pin(&self, release: &Release, layers: &[Descriptor]) -> Result<Digest, Problem> {
+    pub(crate) async fn pin(&self, release: &Release, layers: &[Descriptor]) -> Result<Digest, Problem> {
         let bytes = serde_json::to_vec(release).map_err(|error| Problem::unexpected(&error))?;
         let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
         let app = &release.app;
@@ -102,7 +102,7 @@ impl Repository {
     }
 
     /// Moves `<environment>-live` to a release that is pinned.
-    pub async fn mark_live(&self, release: &Release) -> Result<(), Problem> {
+    pub(crate) async fn mark_live(&self, release: &Release) -> Result<(), Problem> {
         let app = &release.app;
         let path = format!("/v2/{app}/manifests/{}-r{}", release.environment, release.number);
         let request = self.client.request(Method::GET, &path).header(ACCEPT, media::MANIFEST).timeout(LIMIT);

@@ -60,7 +60,7 @@ pub struct Handle {
 }
 
 /// What the loop and the API share.
-pub struct Shared {
+pub(crate) struct Shared {
     pub config: Config,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
@@ -84,45 +84,45 @@ pub struct Shared {
 
 /// The last pass, for people.
 #[derive(Debug, Default)]
-pub struct Shown {
+pub(crate) struct Shown {
     pub observed: Observed,
     pub steps: Vec<String>,
     pub reports: BTreeMap<SectionKey, Vec<String>>,
 }
 
 impl Shared {
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         Now { unix_ms: self.clock.unix_ms(), elapsed: self.clock.elapsed() }
     }
 
     /// Commits with the pen held by the caller.
-    pub async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
         records::commit(&*self.store, &self.records, writes).await
     }
 
-    pub fn show(&self, observed: Observed, steps: Vec<String>, reports: BTreeMap<SectionKey, Vec<String>>) {
+    pub(crate) fn show(&self, observed: Observed, steps: Vec<String>, reports: BTreeMap<SectionKey, Vec<String>>) {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Shown { observed, steps, reports });
     }
 
-    pub fn shown(&self) -> Arc<Shown> {
+    pub(crate) fn shown(&self) -> Arc<Shown> {
         Arc::clone(&self.shown.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Remembers the counters at the start of a deployment.
-    pub fn baseline(&self, id: &DeploymentId, key: &SectionKey) {
+    pub(crate) fn baseline(&self, id: &DeploymentId, key: &SectionKey) {
         let counters = self.members.counters(key, None);
         self.baselines.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), counters);
     }
 
     /// Requests and failures since then, and forgets it.
-    pub fn since_baseline(&self, id: &DeploymentId, key: &SectionKey) -> (u64, u64) {
+    pub(crate) fn since_baseline(&self, id: &DeploymentId, key: &SectionKey) -> (u64, u64) {
         let baseline = self.baselines.lock().unwrap_or_else(PoisonError::into_inner).remove(id).unwrap_or_default();
         let now = self.members.counters(key, None);
         (now.requests.saturating_sub(baseline.requests), now.failed.saturating_sub(baseline.failed))
     }
 
     /// Waits until the records are so, at most `limit`.
-    pub async fn until(&self, limit: Duration, so: impl Fn(&Records) -> bool) -> Option<()> {
+    pub(crate) async fn until(&self, limit: Duration, so: impl Fn(&Records) -> bool) -> Option<()> {
         let looked = async {
             while !so(&lock(&self.records)) {
                 tokio::time::sleep(UNTIL_LOOK).await;

@@ -4,16 +4,16 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-pub use sqlite::SqliteStore;
+pub(crate) use sqlite::SqliteStore;
 
 /// Strictly rising for the whole store: the revision of a transaction is that of everything it wrote.
-pub type Revision = u64;
+pub(crate) type Revision = u64;
 
 /// etcd refuses more than 128; ours never come near, so that one limit fits every engine.
-pub const OPERATIONS_MAX: usize = 16;
+pub(crate) const OPERATIONS_MAX: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     pub value: Vec<u8>,
     /// The revision that wrote it last.
@@ -21,20 +21,20 @@ pub struct Entry {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     Absent(String),
     /// The key was written last by this revision.
     Unchanged(String, Revision),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     Put(String, Vec<u8>),
     Delete(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     Applied(Revision),
     /// A condition did not hold; nothing was written.
     Conflict,
@@ -55,7 +55,7 @@ pub enum StoreError {
 }
 
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub(crate) trait Store: Send + Sync + 'static {
     /// All entries whose key begins with `prefix`, by key.
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
 

@@ -17,13 +17,13 @@ use crate::records::Records;
 
 /// Both tables as the records say they should be.
 #[derive(Debug, Clone, Default)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     pub routes: BTreeMap<SectionKey, RouteSection>,
     pub names: BTreeMap<SectionKey, NameSection>,
 }
 
 impl Rendered {
-    pub fn of(records: &Records, platform: &PlatformNames) -> Self {
+    pub(crate) fn of(records: &Records, platform: &PlatformNames) -> Self {
         let mut rendered = Self::default();
         rendered.names.insert(SectionKey::Platform, NameSection::Platform(platform.clone()));
         let none = BTreeMap::new();
@@ -41,7 +41,7 @@ impl Rendered {
         rendered
     }
 
-    pub fn digests(&self) -> Published {
+    pub(crate) fn digests(&self) -> Published {
         Published { routes: digests(&self.routes), names: digests(&self.names) }
     }
 }
@@ -51,7 +51,7 @@ fn digests<S: Serialize>(sections: &BTreeMap<SectionKey, S>) -> BTreeMap<Section
 }
 
 /// What is in force for members to fetch.
-pub struct Tables {
+pub(crate) struct Tables {
     cluster: Cluster,
     inner: Mutex<Inner>,
     number: watch::Sender<u64>,
@@ -107,16 +107,16 @@ impl<S: Clone + PartialEq> Table<S> {
 }
 
 impl Tables {
-    pub fn new(cluster: Cluster) -> Self {
+    pub(crate) fn new(cluster: Cluster) -> Self {
         Self { cluster, inner: Mutex::default(), number: watch::Sender::new(0) }
     }
 
-    pub fn generation(&self) -> Generation {
+    pub(crate) fn generation(&self) -> Generation {
         self.stamp(self.lock().number)
     }
 
     /// What was rendered is out with this number.
-    pub fn put(&self, rendered: Rendered, number: u64) {
+    pub(crate) fn put(&self, rendered: Rendered, number: u64) {
         let mut inner = self.lock();
         if inner.number == 0 {
             inner.known_since = number;
@@ -129,7 +129,7 @@ impl Tables {
     }
 
     /// The publication that carries exactly these sections; none while they are not out.
-    pub fn published(
+    pub(crate) fn published(
         &self,
         key: &SectionKey,
         routes: Option<&RouteSection>,
@@ -148,14 +148,22 @@ impl Tables {
     }
 
     /// Waits until something newer than `after` is out; none when nothing came in time.
-    pub async fn routes_after(&self, after: Option<&Generation>, wait: Duration) -> Option<TableUpdate<RouteSection>> {
+    pub(crate) async fn routes_after(
+        &self,
+        after: Option<&Generation>,
+        wait: Duration,
+    ) -> Option<TableUpdate<RouteSection>> {
         self.wait_newer(after, wait).await?;
         let inner = self.lock();
         let base = self.base(after, &inner);
         Some(inner.routes.update(self.stamp(inner.number), base))
     }
 
-    pub async fn names_after(&self, after: Option<&Generation>, wait: Duration) -> Option<TableUpdate<NameSection>> {
+    pub(crate) async fn names_after(
+        &self,
+        after: Option<&Generation>,
+        wait: Duration,
+    ) -> Option<TableUpdate<NameSection>> {
         self.wait_newer(after, wait).await?;
         let inner = self.lock();
         let base = self.base(after, &inner);

@@ -16,7 +16,7 @@ use crate::deploy::rollback_target;
 use crate::records::{Records, lock};
 use crate::run::{Shared, Shown};
 
-pub fn info(shared: &Shared) -> ControllerInfo {
+pub(crate) fn info(shared: &Shared) -> ControllerInfo {
     let config = &shared.config;
     let records = lock(&shared.records);
     ControllerInfo {
@@ -31,7 +31,7 @@ pub fn info(shared: &Shared) -> ControllerInfo {
     }
 }
 
-pub fn platform(shared: &Shared) -> PlatformStatus {
+pub(crate) fn platform(shared: &Shared) -> PlatformStatus {
     let info = info(shared);
     let shown = shared.shown();
     let records = lock(&shared.records);
@@ -52,7 +52,7 @@ pub fn platform(shared: &Shared) -> PlatformStatus {
     }
 }
 
-pub fn members(shared: &Shared, records: &Records) -> Vec<MemberView> {
+pub(crate) fn members(shared: &Shared, records: &Records) -> Vec<MemberView> {
     let seen = shared.members.seen(&records.members, shared.now());
     seen.into_iter()
         .map(|(id, member)| MemberView {
@@ -66,7 +66,7 @@ pub fn members(shared: &Shared, records: &Records) -> Vec<MemberView> {
         .collect()
 }
 
-pub fn app_status(
+pub(crate) fn app_status(
     shared: &Shared,
     records: &Records,
     shown: &Shown,
@@ -168,7 +168,7 @@ fn worst(all: impl Iterator<Item = Health>) -> Option<Health> {
     })
 }
 
-pub fn deployment(shared: &Shared, records: &Records, deployment: &Deployment) -> DeploymentView {
+pub(crate) fn deployment(shared: &Shared, records: &Records, deployment: &Deployment) -> DeploymentView {
     let key = SectionKey::app(&deployment.environment, &deployment.app);
     let waiting = shared.shown().reports.get(&key).cloned().unwrap_or_default();
     let outcome = records.outcomes.get(&deployment.id).cloned().unwrap_or_default();
@@ -203,7 +203,7 @@ pub fn deployment(shared: &Shared, records: &Records, deployment: &Deployment) -
     }
 }
 
-pub fn plan(shared: &Shared) -> PlanView {
+pub(crate) fn plan(shared: &Shared) -> PlanView {
     let shown = shared.shown();
     let line =
         |(key, lines): (&SectionKey, &Vec<String>)| lines.iter().map(|l| format!("{key}: {l}")).collect::<Vec<_>>();

@@ -154,7 +154,7 @@ fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
 }
 
 /// Docker's own resolver inside a container: a local address, but rules of its network carry it elsewhere.
-const DOCKER_RESOLVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+const DOCKER_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 fn is_own(upstream: SocketAddr, dns: SocketAddr) -> bool {
     let (ip, mine) = (upstream.ip().to_canonical(), dns.ip().to_canonical());

@@ -18,7 +18,7 @@ use super::{Answer, App, InEnvironment, app_name, unknown_app};
 use crate::records::lock;
 use crate::views;
 
-pub async fn show(
+pub(super) async fn show(
     State(shared): State<App>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
@@ -32,7 +32,7 @@ pub async fn show(
     Ok(Json(views::app_status(&shared, &records, &shown, &query.environment, &app)))
 }
 
-pub async fn history(
+pub(super) async fn history(
     State(shared): State<App>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
@@ -48,7 +48,7 @@ pub async fn history(
 }
 
 #[derive(Debug, Deserialize)]
-pub struct LogQuery {
+pub(super) struct LogQuery {
     #[serde(default)]
     tail: Option<usize>,
     #[serde(default)]
@@ -60,7 +60,7 @@ pub struct LogQuery {
 /// At most this many instances are read at once.
 const LOG_INSTANCES_MAX: usize = 64;
 
-pub async fn logs(
+pub(super) async fn logs(
     State(shared): State<App>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
@@ -108,14 +108,14 @@ fn text(id: &InstanceId, line: Result<LogLine, ComputeError>) -> String {
 
 /// One value and where it comes from.
 #[derive(Debug, Serialize)]
-pub struct ValueView {
+pub(super) struct ValueView {
     key: String,
     value: String,
     /// `environment`, `app file`, or `environment (not deployed)`.
     origin: String,
 }
 
-pub async fn config(
+pub(super) async fn config(
     State(shared): State<App>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
@@ -153,7 +153,7 @@ pub async fn config(
     Ok(Json(views))
 }
 
-pub async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
+pub(super) async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
     let records = lock(&shared.records);
     let mut views = Vec::new();
     for (key, run) in &records.runs {
@@ -171,12 +171,12 @@ pub async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct TestQuery {
+pub(super) struct TestQuery {
     url: String,
 }
 
 /// Asks an lb which rule and which instances a URL would get, without sending it.
-pub async fn test_route(State(shared): State<App>, Query(query): Query<TestQuery>) -> Result<Response, Problem> {
+pub(super) async fn test_route(State(shared): State<App>, Query(query): Query<TestQuery>) -> Result<Response, Problem> {
     let bad =
         || Problem::new(400, "bad-url", format!("\"{}\" is no URL: use http://host/path", query.url.escape_debug()));
     let url = reqwest::Url::parse(&query.url).map_err(|_| bad())?;

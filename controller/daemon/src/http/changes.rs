@@ -18,13 +18,13 @@ use crate::journal::About;
 use crate::records::{Write, lock};
 
 #[derive(Debug, Deserialize)]
-pub struct ChangeQuery {
+pub(super) struct ChangeQuery {
     /// Deploy the live version again with the new values and routes.
     #[serde(default)]
     deploy: bool,
 }
 
-pub async fn apply(
+pub(super) async fn apply(
     State(shared): State<App>,
     Query(query): Query<ChangeQuery>,
     Json(request): Json<ChangeSetRequest>,
@@ -116,7 +116,7 @@ async fn deploy_live(
 }
 
 #[derive(Debug, Deserialize)]
-pub struct LogQuery {
+pub(super) struct LogQuery {
     #[serde(default)]
     after: u64,
 }
@@ -124,7 +124,7 @@ pub struct LogQuery {
 /// Answered at once at most.
 const PAGE: usize = 100;
 
-pub async fn list(State(shared): State<App>, Query(query): Query<LogQuery>) -> Answer<Vec<ChangeSet>> {
+pub(super) async fn list(State(shared): State<App>, Query(query): Query<LogQuery>) -> Answer<Vec<ChangeSet>> {
     let entries = shared.store.list("log/").await?;
     let changes = entries.iter().filter_map(|entry| serde_json::from_slice::<ChangeSet>(&entry.value).ok());
     Ok(Json(changes.filter(|change| change.number > query.after).take(PAGE).collect()))

@@ -16,7 +16,7 @@ use crate::views;
 /// Longest idempotency key.
 const KEY_BYTES_MAX: usize = 128;
 
-pub async fn deploy(
+pub(super) async fn deploy(
     State(shared): State<App>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
@@ -34,7 +34,7 @@ pub async fn deploy(
     answered(deploy::deploy(&shared, wanted).await?)
 }
 
-pub async fn rollback(
+pub(super) async fn rollback(
     State(shared): State<App>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
@@ -81,7 +81,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-pub async fn show(State(shared): State<App>, Path(id): Path<String>) -> Answer<DeploymentView> {
+pub(super) async fn show(State(shared): State<App>, Path(id): Path<String>) -> Answer<DeploymentView> {
     let records = lock(&shared.records);
     let deployment = DeploymentId::parse(&id).ok().and_then(|id| records.deployments.get(&id));
     let deployment =
@@ -89,7 +89,7 @@ pub async fn show(State(shared): State<App>, Path(id): Path<String>) -> Answer<D
     Ok(Json(views::deployment(&shared, &records, deployment)))
 }
 
-pub async fn cancel(State(shared): State<App>, Path(id): Path<String>) -> Answer<DeploymentView> {
+pub(super) async fn cancel(State(shared): State<App>, Path(id): Path<String>) -> Answer<DeploymentView> {
     let known =
         DeploymentId::parse(&id).map_err(|_| Problem::new(404, "unknown-deployment", "there is no such deployment"))?;
     deploy::cancel(&shared, &known).await?;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::App;
 
 #[derive(Debug, Deserialize)]
-pub struct EventQuery {
+pub(super) struct EventQuery {
     /// The number of the last event that is known already.
     #[serde(default)]
     after: Option<u64>,
@@ -30,7 +30,7 @@ pub struct EventQuery {
     last: Option<u64>,
 }
 
-pub async fn list(
+pub(super) async fn list(
     State(shared): State<App>,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,

@@ -17,7 +17,7 @@ use crate::records::{Write, lock};
 const WAIT_MAX: u64 = 60;
 
 #[derive(Debug, Deserialize)]
-pub struct TableQuery {
+pub(super) struct TableQuery {
     kind: MemberKind,
     /// `epoch.number` of what is in force there, with its cluster.
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct TableQuery {
     wait: u64,
 }
 
-pub async fn table(
+pub(super) async fn table(
     State(shared): State<App>,
     Path(id): Path<String>,
     Query(query): Query<TableQuery>,
@@ -61,7 +61,11 @@ fn member(text: &str) -> Result<MemberId, Problem> {
     MemberId::parse(text).map_err(|error| Problem::new(400, "bad-name", error.to_string()))
 }
 
-pub async fn status(State(shared): State<App>, Path(id): Path<String>, Json(status): Json<MemberStatus>) -> Answer<()> {
+pub(super) async fn status(
+    State(shared): State<App>,
+    Path(id): Path<String>,
+    Json(status): Json<MemberStatus>,
+) -> Answer<()> {
     let id = member(&id)?;
     let kind = status.kind;
     let known = lock(&shared.records).members.get(&id).copied();
@@ -83,7 +87,7 @@ pub async fn status(State(shared): State<App>, Path(id): Path<String>, Json(stat
     Ok(Json(()))
 }
 
-pub async fn forget(State(shared): State<App>, Path(id): Path<String>) -> Answer<()> {
+pub(super) async fn forget(State(shared): State<App>, Path(id): Path<String>) -> Answer<()> {
     let id = member(&id)?;
     let _pen = shared.pen.lock().await;
     if !lock(&shared.records).members.contains_key(&id) {

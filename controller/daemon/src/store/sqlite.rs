@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 1), revis
 INSERT OR IGNORE INTO counter (id, revision) VALUES (1, 0);
 ";
 
-pub struct SqliteStore {
+pub(crate) struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
     /// Held as long as the store is open.
     _lock: File,
@@ -25,7 +25,7 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens or makes the store in `directory`; refused while another controller has it.
-    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let place = directory.display().to_string();
         let open = |reason: String| StoreError::Open { place: place.clone(), reason };
         fs::create_dir_all(directory).map_err(|error| open(error.to_string()))?;
