@@ -2,11 +2,8 @@
 # build.sh PROFILE: all programs, statically linked, and platformctl in bin/.
 . "$(dirname -- "$0")/common.sh"
 profile=${1:-ci}
-packages=
-for package in $PACKAGES; do packages="$packages -p $package"; done
 cd "$ROOT"
-# shellcheck disable=SC2086 -- words on purpose
-CARGO_TARGET_DIR=$TARGET cargo build --profile "$profile" --bins $packages
+CARGO_TARGET_DIR=$TARGET cargo build --profile "$profile" --workspace --bins --locked
 mkdir -p "$ROOT/bin"
 # Replaced, not written over: it may be running.
 cp "$TARGET/$TRIPLE/$profile/platformctl" "$ROOT/bin/platformctl.new"

@@ -8,8 +8,8 @@ TRIPLE=x86_64-unknown-linux-gnu
 VERSION=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
 PROJECT=platformer
 PARTS="dns lb repository controller"
-# Packages, each of which has a binary of the same name.
-PACKAGES="$PARTS platformctl platformer boot hello-world"
+# Programs of the release archive.
+PROGRAMS="$PARTS platformctl platformer boot hello-world"
 IMAGES="$PARTS init platformctl app-base"
 # What the process engine's platform leaves beside the checkout.
 DATA=$ROOT/data

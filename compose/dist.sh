@@ -10,7 +10,7 @@ name=platformer-$VERSION-$TRIPLE
 stage=$TARGET/dist-archive/$name
 rm -rf "$stage"
 mkdir -p "$stage/bin"
-for package in $PACKAGES; do cp "$TARGET/$TRIPLE/dist/$package" "$stage/bin/"; done
+for program in $PROGRAMS; do cp "$TARGET/$TRIPLE/dist/$program" "$stage/bin/"; done
 references=
 for image in $IMAGES; do references="$references platformer/$image:$VERSION"; done
 # shellcheck disable=SC2086 -- words on purpose

@@ -58,6 +58,7 @@ struct Failed {
 
 struct Ended {
     instance: InstanceId,
+    created: bool,
     what: String,
     error: Option<String>,
 }
@@ -320,13 +321,14 @@ impl Reconcile {
         if self.in_flight.len() >= STEPS_MAX || !self.in_flight.insert(instance.clone()) {
             return None;
         }
+        let created = matches!(step, Step::Create(_));
         let (shared, ended, what) = (Arc::clone(&self.shared), self.ended.0.clone(), step.to_string());
         tracing::debug!(step = what, "step begins");
         self.tasks.spawn("step", async move {
             let outcome = execute(Arc::clone(&shared.compute), shared.repository.clone(), step).await;
             let error = outcome.err().map(|error| chain(&error));
             // The loop is gone at shutdown: then nobody needs to know.
-            let _ = ended.send(Ended { instance, what, error }).await;
+            let _ = ended.send(Ended { instance, created, what, error }).await;
         });
         None
     }
@@ -335,6 +337,11 @@ impl Reconcile {
         self.in_flight.remove(&ended.instance);
         let Some(error) = ended.error else {
             self.failed.remove(&ended.instance);
+            if ended.created {
+                let about = self.about_instance(&lock(&self.shared.records), &ended.instance);
+                let text = format!("{} is started", ended.instance);
+                self.shared.journal.write(self.shared.clock.unix_ms(), &about, EventKind::InstanceStarted, &text);
+            }
             return;
         };
         let times = self.failed.get(&ended.instance).map_or(0, |failed| failed.times) + 1;

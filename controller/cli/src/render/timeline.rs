@@ -190,10 +190,10 @@ mod tests {
         }
         assert_eq!(
             text,
-            "  ok start   2/2 running                                                  1.2s
-  ok health  2/2 up                                                       4.0s
-  ok switch  generation 1.118 in force at lb-1 and dns-1                 0.05s
-  ok drain   release 6: 41 requests ended, 0 cut                          2.2s
+            "  ok start   2/2 running                                                 1.2s
+  ok health  2/2 up                                                      4.0s
+  ok switch  generation 1.118 in force at lb-1 and dns-1                0.05s
+  ok drain   release 6: 41 requests ended, 0 cut                         2.2s
 "
         );
     }

@@ -134,10 +134,13 @@ impl Draft<'_> {
     /// One fact: the new ones are active, the old ones drain. It is recorded, then published.
     fn flip(&mut self, record: &ReleaseRecord, slot: Slot) {
         let release = record.release.number;
-        for id in self.ids(|i| i.slot == slot.other() && i.address.is_some() && !given_up(i.state)) {
-            self.set(&id, Traffic::Draining { retire: false, names_gone: None });
+        let old = self.ids(|i| i.slot == slot.other() && i.address.is_some() && !given_up(i.state));
+        for id in &old {
+            self.set(id, Traffic::Draining { retire: false, names_gone: None });
         }
-        for id in self.ids(|i| i.release == release && i.address.is_some() && !given_up(i.state)) {
+        let new = self.ids(|i| i.release == release && i.address.is_some() && !given_up(i.state));
+        self.happened(EventKind::InstancesUp, format!("{0}/{0} up", new.len()));
+        for id in new {
             self.set(&id, Traffic::Active);
             if let Some(instance) = self.run.instances.get_mut(&id) {
                 instance.slot = slot;
@@ -156,6 +159,9 @@ impl Draft<'_> {
             deployment.drain_deadline = Some(Timer::start(now, drain_ms));
         }
         self.happened(EventKind::Flipped, format!("traffic moved to {} (release {release})", record.release.version));
+        if !old.is_empty() {
+            self.happened(EventKind::Draining, format!("{} old instances end what they have", old.len()));
+        }
     }
 
     fn follow_after_flip(&mut self, record: &ReleaseRecord) {
