@@ -51,6 +51,10 @@ struct Chosen {
 }
 
 pub(crate) async fn deploy(shared: &Shared, wanted: Wanted) -> Result<DeployAnswer, Problem> {
+    if shared.compute.engine() == "docker" && !wanted.environment.is_default() {
+        let title = format!("on Docker only the environment {} has a network so far", EnvironmentName::DEFAULT);
+        return Err(Problem::new(422, "no-network", title).hint("use the default environment, or the process engine"));
+    }
     if let Some(answer) = repeated(shared, &wanted) {
         return Ok(answer);
     }

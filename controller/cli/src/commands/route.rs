@@ -20,7 +20,11 @@ enum Verb {
     /// All routes and the apps they belong to
     Ls,
     /// Which rule and which instances a URL would get, without sending it
-    Test { url: String },
+    Test {
+        // Not `url`: that is the controller's, everywhere.
+        #[arg(value_name = "URL")]
+        tested: String,
+    },
 }
 
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
@@ -30,8 +34,8 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
             let routes: Vec<RouteView> = session.controller.get("/v1/routes", ANSWER_LIMIT).await?;
             output.show(&routes, || list::routes(&routes, output.width(), output.paint))?;
         }
-        Verb::Test { url } => {
-            let path = format!("/v1/routes/test?url={}", encode(&url));
+        Verb::Test { tested } => {
+            let path = format!("/v1/routes/test?url={}", encode(&tested));
             let explained: Value = session.controller.get(&path, ANSWER_LIMIT).await?;
             output.show(&explained, || list::outline(&explained, output.paint))?;
         }

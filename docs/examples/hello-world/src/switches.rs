@@ -32,6 +32,7 @@ impl Switches {
             port: port.parse().map_err(|_| format!("PORT={port} is not a port")),
             version: text("HELLO_VERSION")
                 .or_else(version_file)
+                .or_else(|| text("PLATFORM_VERSION"))
                 .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
             instance: text("PLATFORM_INSTANCE").unwrap_or_default(),
             never_healthy: on("HELLO_NEVER_HEALTHY"),
