@@ -1,15 +1,13 @@
 //! Bytes into the repository: what is there is not sent, what was cut is resumed.
 
-mod manifest;
 mod progress;
 mod upload;
-
-pub(crate) use manifest::{Manifest, manifest};
 
 use appbase_core::v1::media;
 use appbase_core::v1::{Source, VersionDocument};
 use appbase_core::{AppName, Digest, Version};
 use kit::client::{Client, ClientError};
+use repository_core::manifest::{Descriptor, Manifest, manifest};
 use reqwest::Method;
 
 use crate::error::{Exit, Failure};
@@ -33,7 +31,8 @@ pub(crate) async fn push(
     let document = VersionDocument { needs: Vec::new(), app: app.clone(), version: version.clone(), source, app_file };
     let document = serde_json::to_vec(&document).expect("a version document is plain text");
     let mut config = Blob::of_bytes(&document)?;
-    let text = manifest((config.digest, config.bytes), &[(layer_media, blob.digest, blob.bytes)]);
+    let layer = Descriptor { media_type: layer_media.to_owned(), digest: blob.digest, size: blob.bytes };
+    let text = manifest(media::VERSION, config.digest, config.bytes, &[layer]);
     let digest = Digest::of(&text);
     let mut pushed = Pushed {
         app: app.to_string(),
@@ -96,6 +95,6 @@ pub(crate) async fn stored(
     };
     let unreadable = |reason: String| ClientError::Unreadable { url: repository.base().to_owned(), reason };
     let bytes = bytes.map_err(|error| unreadable(error.without_url().to_string()))?;
-    let manifest = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+    let manifest = Manifest::parse(None, &bytes).map_err(|error| unreadable(error.to_string()))?;
     Ok(Some((Digest::of(&bytes), manifest)))
 }

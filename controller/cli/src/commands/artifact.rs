@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use appbase_core::v1::{VersionDocument, media};
 use appbase_core::{AppName, Version};
 use clap::{Args, Subcommand};
+use repository_core::manifest::Manifest;
 use reqwest::Method;
 
 use crate::error::{Exit, Failure};
 use crate::pack::pack;
-use crate::push::{Manifest, push, stored};
+use crate::push::{push, stored};
 use crate::render::artifact::{self, Layer, Stored};
 use crate::session::{ANSWER_LIMIT, Session};
 
@@ -56,7 +57,7 @@ async fn list(session: &Session<'_>, app: &AppName) -> Result<(), Failure> {
     let mut versions = Vec::new();
     for tag in tags.iter().filter_map(serde_json::Value::as_str) {
         if let Some((digest, manifest)) = stored(&repository, app, tag).await?
-            && manifest.artifact_type == media::VERSION
+            && manifest.artifact_type.as_deref() == Some(media::VERSION)
         {
             versions.push(view(tag, &digest.to_string(), &manifest));
         }
@@ -70,7 +71,11 @@ async fn show(session: &Session<'_>, app: &AppName, version: &Version) -> Result
         return Err(Failure::new(Exit::NotFound, format!("{app} has no version {version}"))
             .hint("try", format!("platformctl artifact ls {app}")));
     };
-    let blob = format!("/v2/{app}/blobs/{}", manifest.config.digest);
+    let config = manifest.config().filter(|_| manifest.artifact_type.as_deref() == Some(media::VERSION));
+    let Some(config) = config else {
+        return Err(Failure::input(format!("{app} {version} was not pushed as an artifact of the platform")));
+    };
+    let blob = format!("/v2/{app}/blobs/{}", config.digest);
     let response = repository.send(repository.request(Method::GET, &blob).timeout(ANSWER_LIMIT)).await?;
     let document: VersionDocument = repository.json(response).await?;
     let stored = view(version.as_str(), &digest.to_string(), &manifest);
@@ -80,8 +85,8 @@ async fn show(session: &Session<'_>, app: &AppName, version: &Version) -> Result
 
 fn view(version: &str, digest: &str, manifest: &Manifest) -> Stored {
     let layers: Vec<Layer> =
-        manifest.layers.iter().map(|layer| Layer { digest: layer.digest.to_string(), bytes: layer.size }).collect();
-    let image = manifest.layers.iter().any(|layer| layer.media_type == media::DOCKER_ARCHIVE);
+        manifest.layers().iter().map(|layer| Layer { digest: layer.digest.to_string(), bytes: layer.size }).collect();
+    let image = manifest.layers().iter().any(|layer| layer.media_type == media::DOCKER_ARCHIVE);
     Stored {
         version: version.to_owned(),
         manifest: digest.to_owned(),
