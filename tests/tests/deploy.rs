@@ -106,3 +106,32 @@ fn wrong_requests_get_their_exit_code_and_a_reason() {
     platform.push("hello", "typo", "comand = \"x\"\n");
     check(&["deploy", "hello", "typo"], 3, "line 5, column 1: unknown field `comand`");
 }
+
+#[test]
+fn a_controller_killed_in_the_middle_of_a_deploy_goes_on() {
+    let mut platform = Platform::start();
+    for version in ["1", "2", "3", "4"] {
+        platform.push("hello", version, "");
+    }
+    platform.ctl_ok(&["deploy", "hello", "1"]);
+    let load = Load::start(platform.lb(), "hello");
+    let app = |platform: &Platform| platform.status()["apps"][0].clone();
+    let accepted: fn(&serde_json::Value, &str) -> bool = |app, _| app["deployment"].is_object();
+    let started: fn(&serde_json::Value, &str) -> bool = |app, version| {
+        let instances = app["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+        instances.iter().any(|i| i["version"] == version && i["phase"] == "running")
+    };
+    let flipped: fn(&serde_json::Value, &str) -> bool = |app, version| app["live"]["version"] == version;
+    for (version, reached) in [("2", accepted), ("3", started), ("4", flipped)] {
+        platform.ctl_ok(&["deploy", "hello", version, "--detach"]);
+        eventually("the deployment is as far", || reached(&app(&platform), version).then_some(()));
+        platform.restart(Part::Controller);
+        eventually("the deployment ends done", || {
+            let app = app(&platform);
+            (app["live"]["version"] == version && app["deployment"].is_null()).then_some(())
+        });
+    }
+    load.stop().assert_nothing_failed();
+    let history = platform.ctl_ok(&["history", "hello", "--json"]);
+    assert_eq!(history.matches("\"state\": \"done\"").count(), 4, "{history}");
+}

@@ -112,6 +112,10 @@ impl Reconcile {
         let mut reports = BTreeMap::new();
         for (key, plan) in plans {
             wake = earlier(wake, plan.wake.map(|(at, _)| at));
+            if plan.run.is_some() || plan.deployment.is_some() {
+                // What was decided on changed records may ask for more: nothing else would wake the loop for it.
+                wake = Some(now.elapsed);
+            }
             reports.insert(key.clone(), plan.report.clone());
             let planned = plan.steps.clone();
             match self.note(&key, plan, &observed).await {
