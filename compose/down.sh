@@ -11,7 +11,8 @@ if pid=$(platformer_pid); then
     done
     if platformer_pid >/dev/null; then die "process $pid does not end; see $LOG_FILE"; fi
     rm -f "$PID_FILE"
-    say "stopped; instances of the process engine run on, data is in $DATA"
+    end_processes
+    say "stopped with its instances; data is in $DATA"
 fi
 if docker_answers && compose_found; then
     # The controller first: it would start anew what is taken away here.
