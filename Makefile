@@ -1,7 +1,7 @@
 # The verbs of a checkout. Each may be run twice.
 
 .POSIX:
-.PHONY: help up down destroy test dist
+.PHONY: help up down destroy test soak bench dist
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/platformer/target
 export CARGO_TARGET_DIR
@@ -11,6 +11,8 @@ help:
 	@echo "make down     stop it; data stays"
 	@echo "make destroy  take it away with its data (asks; FORCE=1 does not)"
 	@echo "make test     all tests"
+	@echo "make soak     deploys under load with random kills, 10 minutes (PLATFORMER_SOAK_SECONDS, _SEED)"
+	@echo "make bench    the numbers of docs/benchmarks.md (SECTION=lb for one of them)"
 	@echo "make dist     the release archive, in bin/"
 
 up:
@@ -23,11 +25,19 @@ destroy:
 	@compose/destroy.sh
 
 test:
+	@tests/build.sh
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --cargo-profile ci --workspace; \
 	else \
 		cargo test --profile ci --workspace; \
 	fi
+
+soak:
+	@tests/build.sh
+	cargo test --profile ci --workspace --test soak -- --ignored --nocapture
+
+bench:
+	@tests/bench.sh $(SECTION)
 
 dist:
 	@compose/dist.sh

@@ -1,10 +1,12 @@
 #!/bin/sh
-# build.sh PROFILE: all programs, statically linked, and platformctl in bin/.
+# build.sh PROFILE: all programs, statically linked; platformctl and the example app in bin/.
 . "$(dirname -- "$0")/common.sh"
 profile=${1:-ci}
 cd "$ROOT"
 CARGO_TARGET_DIR=$TARGET cargo build --profile "$profile" --workspace --bins --locked
 mkdir -p "$ROOT/bin"
-# Replaced, not written over: it may be running.
-cp "$TARGET/$TRIPLE/$profile/platformctl" "$ROOT/bin/platformctl.new"
-mv "$ROOT/bin/platformctl.new" "$ROOT/bin/platformctl"
+for program in platformctl hello-world; do
+    # Replaced, not written over: it may be running.
+    cp "$TARGET/$TRIPLE/$profile/$program" "$ROOT/bin/$program.new"
+    mv "$ROOT/bin/$program.new" "$ROOT/bin/$program"
+done

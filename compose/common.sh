@@ -28,6 +28,13 @@ docker_answers() {
     return 1
 }
 
+# The path of a busybox that needs no libraries.
+static_busybox() {
+    path=$(command -v busybox) || return 1
+    ldd "$path" >/dev/null 2>&1 && return 1
+    printf '%s' "$path"
+}
+
 compose_found() {
     docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null 2>&1
 }

@@ -1,16 +1,17 @@
 #!/bin/sh
-# One tar.gz with everything a machine without sources needs: programs, images, compose.yaml, install.sh.
+# dist.sh [PROFILE]: one tar.gz with everything a machine without sources needs: programs, images, compose.yaml, install.sh.
 . "$(dirname -- "$0")/common.sh"
+profile=${1:-dist}
 
 "$COMPOSE_DIR/tools.sh"
 docker_answers || die "the images are built with Docker, which does not answer: $DOCKER_PROBLEM"
-"$COMPOSE_DIR/build.sh" dist
-"$COMPOSE_DIR/images.sh" dist
+"$COMPOSE_DIR/build.sh" "$profile"
+"$COMPOSE_DIR/images.sh" "$profile"
 name=platformer-$VERSION-$TRIPLE
 stage=$TARGET/dist-archive/$name
 rm -rf "$stage"
 mkdir -p "$stage/bin"
-for program in $PROGRAMS; do cp "$TARGET/$TRIPLE/dist/$program" "$stage/bin/"; done
+for program in $PROGRAMS; do cp "$TARGET/$TRIPLE/$profile/$program" "$stage/bin/"; done
 references=
 for image in $IMAGES; do references="$references platformer/$image:$VERSION"; done
 # shellcheck disable=SC2086 -- words on purpose

@@ -43,15 +43,13 @@ cp "$built/hello-world" "$ROOT/docs/examples/hello-world/platform.toml" "$work/p
 tree app-base
 mkdir -p "$work/app-base/root/platformer/bin" "$work/app-base/owned/platformer/instance" "$work/app-base/owned/app"
 cp "$built/boot" "$work/app-base/root/platformer/bin/boot"
-# A shell for scripts, where this machine has a static one.
-if [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; then
+# A shell for scripts, where this machine has a static one (tools.sh sees to it).
+if busybox=$(static_busybox); then
     mkdir -p "$work/app-base/root/bin"
-    cp /bin/busybox "$work/app-base/root/bin/busybox"
-    for name in $(/bin/busybox --list); do
+    cp "$busybox" "$work/app-base/root/bin/busybox"
+    for name in $("$busybox" --list); do
         [ "$name" = busybox ] || ln -s busybox "$work/app-base/root/bin/$name"
     done
-else
-    say "no static busybox here: app-base has no shell (apt-get install busybox-static)"
 fi
 
 for image in $IMAGES; do

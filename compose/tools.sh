@@ -16,6 +16,17 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+# A shell for scripts in app-base: a static one, which Debian's busybox-static is. Artifacts without scripts do without.
+if docker_answers && ! static_busybox >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing: busybox-static"
+        { apt-get update -q && apt-get install -y -q --no-install-recommends busybox-static; } >&2 ||
+            say "busybox-static could not be installed: the image app-base will have no shell"
+    else
+        say "no static busybox: the image app-base will have no shell. Install with: sudo apt-get install busybox-static"
+    fi
+fi
+
 command -v cargo >/dev/null 2>&1 ||
     die "missing: cargo. Install Rust from https://rustup.rs with: curl -sSf https://sh.rustup.rs | sh -s -- -y"
 want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")

@@ -18,30 +18,28 @@ await() {
     done
 }
 
-first_app() {
-    # Exit 5 is "there is no such app"; whatever else is there stays as it is.
-    code=0
-    "$ROOT/bin/platformctl" status hello-world >/dev/null 2>&1 || code=$?
-    [ "$code" = 5 ] || return 0
-    say "deploying a first app"
-    "$@"
-}
+# Whatever this shell's own settings say: the platform of this machine is meant.
+ctl() { env -u PLATFORM_TOKEN_FILE "$ROOT/bin/platformctl" --url http://127.0.0.1:8081 "$@"; }
+
+# 4 is "log in first": it answers.
+controller_answers() { ctl status >/dev/null 2>&1 || [ $? = 4 ]; }
 
 up_docker() {
     compose_found || die "docker answers, but there is no compose. Install with: sudo apt-get install docker-compose"
     "$COMPOSE_DIR/ranges.sh"
     "$COMPOSE_DIR/images.sh" ci
     compose up -d --remove-orphans
-    await 90 "$ROOT/bin/platformctl" status || {
+    await 90 controller_answers || {
         compose ps >&2
         compose logs --tail 20 >&2
         die "the controller did not answer on http://127.0.0.1:8081 within 90 s; its log is above"
     }
-    first_app first_app_docker
-}
-
-first_app_docker() {
-    compose run --rm first-push && compose run --rm first-app
+    ctl login --docker --container platformer-controller
+    id=$(docker ps -aq --filter label=io.platformer.part=first-app --filter "label=com.docker.compose.project=$PROJECT")
+    [ "$(docker wait "$id")" = 0 ] || {
+        docker logs "$id" >&2
+        die "the first app was not deployed; why is above"
+    }
 }
 
 first_app_process() {
@@ -49,7 +47,7 @@ first_app_process() {
     rm -rf "$artifact"
     mkdir -p "$artifact"
     cp "$built/hello-world" "$ROOT/docs/examples/hello-world/platform.toml" "$artifact/"
-    "$ROOT/bin/platformctl" artifact push hello-world 1 "$artifact" && "$ROOT/bin/platformctl" deploy hello-world 1
+    ctl deploy hello-world 1 --push "$artifact" --first
 }
 
 up_process() {
@@ -62,11 +60,13 @@ up_process() {
         nohup "$built/platformer" >>"$LOG_FILE" 2>&1 </dev/null &
         echo $! >"$PID_FILE"
     fi
-    await 60 "$ROOT/bin/platformctl" status || {
+    await 60 controller_answers || {
         tail -n 20 "$LOG_FILE" >&2
         die "the controller did not answer on http://127.0.0.1:8081 within 60 s; its log is $LOG_FILE"
     }
-    first_app first_app_process
+    export PLATFORM_KEYS="$DATA/keys"
+    ctl login
+    first_app_process
 }
 
 if [ "${PLATFORMER_ENGINE:-}" = process ]; then

@@ -1,5 +1,6 @@
 FROM scratch
 COPY root/ /
-COPY --chown=65532:65532 owned/ /
-USER 65532:65532
+# The volume of the keys begins as this directory.
+COPY --chown=0:65532 owned/ /
+USER 0:65532
 ENTRYPOINT ["/platformer"]

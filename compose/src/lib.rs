@@ -4,9 +4,11 @@
 //! instances live on and are adopted at the next start.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use appbase_core::claims::ClusterKey;
 use clap::Args;
+use kit::keys::{KeyDirectory, KeyError};
 use kit::{Shutdown, Tasks};
 
 /// Where everything is.
@@ -48,6 +50,8 @@ pub enum RunError {
         #[source]
         source: clap::Error,
     },
+    #[error("there are no keys")]
+    Keys(#[from] KeyError),
     #[error("repository does not start")]
     Repository(#[from] repository::RunError),
     #[error("controller does not start")]
@@ -60,7 +64,10 @@ pub enum RunError {
 
 /// Repository, controller, lb, dns: in the order in which each finds what it asks.
 pub async fn run(config: &Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
+    let keys = config.data.join("keys");
+    make_keys(&keys)?;
     let mut part: repository::Config = settings("repository")?;
+    part.trust_file = Some(keys.join("cluster.json"));
     (part.listen, part.data) = (config.repository, config.data.join("repository"));
     if config.free_ports {
         part.admin = free_port();
@@ -70,6 +77,7 @@ pub async fn run(config: &Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<
     let lb_admin = if config.free_ports { reserved_port() } else { settings::<lb::Config>("lb")?.admin };
     let mut part: controller::Config = settings("controller")?;
     (part.listen, part.data) = (config.api, config.data.join("controller"));
+    part.keys = Some(keys.clone());
     part.engine = controller::config::Engine::Process;
     part.repository = format!("http://{repository}");
     part.public_dns = reachable(config.dns).to_string();
@@ -79,17 +87,23 @@ pub async fn run(config: &Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<
 
     let mut part: lb::Config = settings("lb")?;
     (part.http, part.admin, part.data) = (config.http, lb_admin, Some(config.data.join("lb")));
-    part.controller = Some(format!("http://{api}"));
+    (part.controller, part.token_file) = (Some(format!("http://{api}")), Some(keys.join("lb.token")));
     let http = lb::run(part, tasks, shutdown).await?.http;
 
     let mut part: dns::Config = settings("dns")?;
     (part.listen, part.data) = (config.dns, Some(config.data.join("dns")));
-    part.controller = Some(format!("http://{api}"));
+    (part.controller, part.token_file) = (Some(format!("http://{api}")), Some(keys.join("dns.token")));
     if config.free_ports {
         part.admin = free_port();
     }
     let dns = dns::run(part, tasks, shutdown).await?.dns;
     Ok(Handle { http, dns, api, repository })
+}
+
+/// A new cluster's keys; false when they are there already.
+pub fn make_keys(directory: &Path) -> Result<bool, KeyError> {
+    let key = ClusterKey::from_seed(kit::random::bytes());
+    KeyDirectory::new(directory).make(controller::new_cluster_id(), &key)
 }
 
 /// A part's own settings: environment variables and defaults, without arguments.

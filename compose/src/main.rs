@@ -1,6 +1,5 @@
 //! `platformer`: the whole platform as one program.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,10 +21,13 @@ enum Command {
     Serve,
     /// Exit 0 when the platform is alive.
     Healthcheck,
-    /// Make the cluster's identity, once: the file `cluster` in the data directory
+    /// Make an older state that was put back the one that lbs and dns follow. The platform must not run.
+    RaiseEpoch,
+    /// Make the cluster's keys, once: cluster.json, controller.key, and a token for each kind of member
     Init {
-        #[arg(long = "data", default_value = "data")]
-        directory: PathBuf,
+        /// The directory for them [default: keys below the data directory]
+        #[arg(long, value_name = "DIR")]
+        keys: Option<PathBuf>,
     },
 }
 
@@ -36,7 +38,8 @@ async fn main() -> ExitCode {
     let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(&arguments.config).await,
         Command::Healthcheck => kit::admin::healthcheck(arguments.config.api).await,
-        Command::Init { directory } => init(&directory),
+        Command::RaiseEpoch => raise_epoch(&arguments.config.data.join("controller")).await,
+        Command::Init { keys } => init(&keys.unwrap_or_else(|| arguments.config.data.join("keys"))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,20 +50,18 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Harmless twice: an identity that is there stays.
+/// Harmless twice: keys that are there stay.
 fn init(directory: &Path) -> Result<(), String> {
-    let path = directory.join("cluster");
-    if path.exists() {
-        tracing::info!(path = %path.display(), "the cluster has its identity already");
-        return Ok(());
+    match platformer::make_keys(directory).map_err(|error| kit::problem::chain(&error))? {
+        true => tracing::info!(directory = %directory.display(), "a new cluster has its keys"),
+        false => tracing::info!(directory = %directory.display(), "the cluster has its keys already"),
     }
-    std::fs::create_dir_all(directory).map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
-    let id = controller::new_cluster_id();
-    kit::durable::replace(&path, format!("{id}\n").as_bytes()).map_err(|error| kit::problem::chain(&error))?;
-    // The controller runs as another user of the same group.
-    let readable = std::fs::Permissions::from_mode(0o640);
-    std::fs::set_permissions(&path, readable).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
-    tracing::info!(%id, path = %path.display(), "a new cluster");
+    Ok(())
+}
+
+async fn raise_epoch(data: &Path) -> Result<(), String> {
+    let epoch = controller::raise_epoch(data).await.map_err(|error| kit::problem::chain(&error))?;
+    tracing::info!(epoch, "members follow this state once the platform runs again");
     Ok(())
 }
 

@@ -27,6 +27,7 @@ struct Counted {
     posts: AtomicU64,
     bad: Mutex<Vec<String>>,
     failed: AtomicU64,
+    cut: AtomicU64,
 }
 
 /// What came of it.
@@ -35,8 +36,18 @@ pub struct Tally {
     pub good: u64,
     pub posts: u64,
     pub failed: u64,
+    /// Of those, without any answer: nobody listened, or the connection broke.
+    pub cut: u64,
     /// The first reasons.
     pub reasons: Vec<String>,
+}
+
+/// Why a request failed.
+enum Failure {
+    /// No whole answer.
+    Cut(String),
+    /// Another answer than it should be.
+    Wrong(String),
 }
 
 #[derive(Clone, Copy)]
@@ -50,18 +61,31 @@ enum Kind {
 impl Load {
     /// Two clients of each kind, until stopped.
     pub fn start(lb: SocketAddr, app: &str) -> Self {
+        Self::start_on(&[lb], app)
+    }
+
+    /// One client of each kind on every second lb.
+    pub fn start_on(lbs: &[SocketAddr], app: &str) -> Self {
+        Self::of([Kind::KeepAlive, Kind::NewConnection, Kind::Slow, Kind::Post], lbs, app)
+    }
+
+    /// Only requests that may be sent again.
+    pub fn start_gets(lb: SocketAddr, app: &str) -> Self {
+        Self::of([Kind::KeepAlive, Kind::NewConnection, Kind::Slow, Kind::NewConnection], &[lb], app)
+    }
+
+    fn of(kinds: [Kind; 4], lbs: &[SocketAddr], app: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let shared = Arc::new(Counted::default());
         let tasks = kit::Tasks::new();
         let guard = runtime.enter();
-        let kinds = [Kind::KeepAlive, Kind::NewConnection, Kind::Slow, Kind::Post];
         let clients = (0..8_usize)
             .map(|number| {
                 let client = Client {
                     kind: kinds[number % 4],
                     number,
-                    base: format!("http://{lb}"),
+                    base: format!("http://{}", lbs[number / 4 % lbs.len()]),
                     host: format!("{app}.test"),
                     shared: Arc::clone(&shared),
                 };
@@ -76,6 +100,11 @@ impl Load {
         self.shared.good.load(Ordering::Relaxed)
     }
 
+    /// So far.
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
     /// Lets every request under way end, then counts.
     pub fn stop(self) -> Tally {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -88,6 +117,7 @@ impl Load {
             good: self.shared.good.load(Ordering::Relaxed),
             posts: self.shared.posts.load(Ordering::Relaxed),
             failed: self.shared.failed.load(Ordering::Relaxed),
+            cut: self.shared.cut.load(Ordering::Relaxed),
             reasons: self.shared.bad.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -98,6 +128,12 @@ impl Tally {
     pub fn assert_nothing_failed(&self) {
         assert!(self.good > 50, "too few requests to say anything: {self:?}");
         assert_eq!(self.failed, 0, "requests failed: {self:?}");
+    }
+
+    /// Who could not connect knows it; nobody got a wrong answer.
+    pub fn assert_only_cut(&self) {
+        assert!(self.good > 50, "too few requests to say anything: {self:?}");
+        assert_eq!(self.failed, self.cut, "wrong answers: {self:?}");
     }
 }
 
@@ -129,39 +165,48 @@ impl Client {
                 Ok(()) => {
                     self.shared.good.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(reason) => self.failed(reason),
+                Err(failure) => self.failed(failure),
             }
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
     }
 
-    fn failed(&self, reason: String) {
+    fn failed(&self, failure: Failure) {
+        let reason = match failure {
+            Failure::Cut(reason) => {
+                self.shared.cut.fetch_add(1, Ordering::Relaxed);
+                reason
+            }
+            Failure::Wrong(reason) => reason,
+        };
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
         let mut reasons = self.shared.bad.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.len() < REASONS_MAX {
-            reasons.push(reason);
+            reasons.push(format!("at {} {reason}", kit::Clock::start().unix_ms()));
         }
     }
 
-    async fn get(&self, client: &reqwest::Client, path: &str) -> Result<(), String> {
+    async fn get(&self, client: &reqwest::Client, path: &str) -> Result<(), Failure> {
         let request = client.get(format!("{}{path}", self.base)).header("host", &self.host);
-        let answer = request.send().await.map_err(|error| format!("GET {path}: {}", kit::problem::chain(&error)))?;
+        let cut = |error: reqwest::Error| Failure::Cut(format!("GET {path}: {}", kit::problem::chain(&error)));
+        let answer = request.send().await.map_err(cut)?;
         let status = answer.status();
-        let body = answer.text().await.map_err(|error| format!("GET {path}: {}", kit::problem::chain(&error)))?;
-        if status.is_success() { Ok(()) } else { Err(format!("GET {path}: {status} {body}")) }
+        let body = answer.text().await.map_err(cut)?;
+        if status.is_success() { Ok(()) } else { Err(Failure::Wrong(format!("GET {path}: {status} {body}"))) }
     }
 
     /// A key of its own each time: an answer other than 1 means that it was carried out twice.
-    async fn post(&self, client: &reqwest::Client, count: u64) -> Result<(), String> {
+    async fn post(&self, client: &reqwest::Client, count: u64) -> Result<(), Failure> {
         let path = format!("/count/client-{}-{count}", self.number);
         let request = client.post(format!("{}{path}", self.base)).header("host", &self.host).body(vec![b'x'; 4096]);
-        let answer = request.send().await.map_err(|error| format!("POST {path}: {}", kit::problem::chain(&error)))?;
+        let cut = |error: reqwest::Error| Failure::Cut(format!("POST {path}: {}", kit::problem::chain(&error)));
+        let answer = request.send().await.map_err(cut)?;
         let status = answer.status();
-        let body = answer.text().await.map_err(|error| format!("POST {path}: {}", kit::problem::chain(&error)))?;
+        let body = answer.text().await.map_err(cut)?;
         let value: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         let times = value["count"].as_u64().or_else(|| value.as_u64());
         if !status.is_success() || times != Some(1) {
-            return Err(format!("POST {path}: {status} {body}"));
+            return Err(Failure::Wrong(format!("POST {path}: {status} {body}")));
         }
         self.shared.posts.fetch_add(1, Ordering::Relaxed);
         Ok(())

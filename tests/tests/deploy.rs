@@ -1,7 +1,15 @@
-//! Deploy, flip, roll back, abort: under load, nothing is lost. The process engine, every part a process of its own.
+//! Deploy, flip, roll back, abort: under load, nothing is lost. On both engines, every part alone.
 
 use tests::platform::eventually;
-use tests::{Load, Part, Platform};
+use tests::{Engine, Load, Part, Platform};
+
+tests::on_both_engines!(
+    deploys_and_rollbacks_lose_nothing,
+    what_does_not_come_up_is_aborted_and_says_why,
+    parts_may_die_one_after_the_other,
+    a_deploy_that_was_refused_stands_in_nobodys_way,
+    a_controller_killed_in_the_middle_of_a_deploy_goes_on,
+);
 
 fn live_version(platform: &Platform, app: &str) -> Option<String> {
     let status = platform.status();
@@ -9,16 +17,15 @@ fn live_version(platform: &Platform, app: &str) -> Option<String> {
     found["live"]["version"].as_str().map(str::to_owned)
 }
 
-#[test]
-fn deploys_and_rollbacks_lose_nothing() {
-    let platform = Platform::start();
+fn deploys_and_rollbacks_lose_nothing(engine: Engine) {
+    let platform = Platform::on(engine);
     platform.push("hello", "1", "");
     let said = platform.ctl_ok(&["deploy", "hello", "1"]);
     assert!(said.contains("live after"), "{said}");
     assert_eq!(platform.get("hello", "/greeting"), Some((200, "hello from hello-world 1\n".to_owned())));
     platform.push("hello", "2", "");
 
-    let load = Load::start(platform.lb(), "hello");
+    let load = Load::start_on(&[platform.lb(), platform.address(Part::Lb2)], "hello");
     let said = platform.ctl_ok(&["deploy", "hello", "2"]);
     assert!(said.contains(", 0 failed"), "{said}");
     assert_eq!(platform.get("hello", "/greeting"), Some((200, "hello from hello-world 2\n".to_owned())));
@@ -37,9 +44,8 @@ fn deploys_and_rollbacks_lose_nothing() {
     assert_eq!(platform.ctl(&["deploy", "hello", "2"]).status.code(), Some(0), "already live is no failure");
 }
 
-#[test]
-fn what_does_not_come_up_is_aborted_and_says_why() {
-    let platform = Platform::start();
+fn what_does_not_come_up_is_aborted_and_says_why(engine: Engine) {
+    let platform = Platform::on(engine);
     platform.push("hello", "1", "");
     platform.ctl_ok(&["deploy", "hello", "1"]);
     let load = Load::start(platform.lb(), "hello");
@@ -56,12 +62,11 @@ fn what_does_not_come_up_is_aborted_and_says_why() {
         assert!(said.contains(reason), "{version} should say {reason:?}: {said}");
         assert_eq!(live_version(&platform, "hello").as_deref(), Some("1"));
     }
-    load.stop().assert_nothing_failed();
+    platform.assert_nothing_failed(load);
 }
 
-#[test]
-fn parts_may_die_one_after_the_other() {
-    let mut platform = Platform::start();
+fn parts_may_die_one_after_the_other(engine: Engine) {
+    let mut platform = Platform::on(engine);
     platform.push("hello", "1", "");
     platform.ctl_ok(&["deploy", "hello", "1"]);
     platform.push("hello", "2", "");
@@ -73,7 +78,7 @@ fn parts_may_die_one_after_the_other() {
     assert_eq!(platform.instance_processes(), before, "instances are adopted, not started again");
     platform.ctl_ok(&["deploy", "hello", "2"]);
     assert_eq!(platform.get("hello", "/greeting"), Some((200, "hello from hello-world 2\n".to_owned())));
-    load.stop().assert_nothing_failed();
+    platform.assert_nothing_failed(load);
 
     platform.kill(Part::Controller);
     platform.kill(Part::Repository);
@@ -103,19 +108,43 @@ fn wrong_requests_get_their_exit_code_and_a_reason() {
         6,
         "is there already with other content",
     );
-    platform.push("hello", "typo", "comand = \"x\"\n");
-    check(&["deploy", "hello", "typo"], 3, "line 5, column 1: unknown field `comand`");
+    std::fs::write(directory.join("platform.toml"), "\ncomand = \"x\"\n").expect("an app file");
+    check(
+        &["artifact", "push", "hello", "typo", &directory.display().to_string()],
+        3,
+        "line 2, column 1: unknown field `comand`",
+    );
 }
 
-#[test]
-fn a_controller_killed_in_the_middle_of_a_deploy_goes_on() {
-    let mut platform = Platform::start();
+/// Its document is in the repository already, under the number that it would have had.
+fn a_deploy_that_was_refused_stands_in_nobodys_way(engine: Engine) {
+    let platform = Platform::on(engine);
+    for (version, extra) in [("1", ""), ("2", "[values]\nHELLO_SLOW_START_MS = \"1500\"\n"), ("3", ""), ("4", "")] {
+        platform.push("hello", version, extra);
+    }
+    platform.ctl_ok(&["deploy", "hello", "1"]);
+    platform.ctl_ok(&["deploy", "hello", "2", "--detach"]);
+    let output = platform.ctl(&["deploy", "hello", "3"]);
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+    eventually("2 is live", || (live_version(&platform, "hello")? == "2").then_some(()));
+    eventually("it is over", || platform.app("hello")["deployment"].is_null().then_some(()));
+    // What every lb would refuse, with all other apps in the same table, is refused before it is wanted.
+    platform.push("other", "1", "path = \"/a//b\"\n");
+    let output = platform.ctl(&["deploy", "other", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("write it as /a/b"), "{said}");
+    platform.ctl_ok(&["deploy", "hello", "4"]);
+    assert_eq!(live_version(&platform, "hello").as_deref(), Some("4"));
+}
+
+fn a_controller_killed_in_the_middle_of_a_deploy_goes_on(engine: Engine) {
+    let mut platform = Platform::on(engine);
     for version in ["1", "2", "3", "4"] {
         platform.push("hello", version, "");
     }
     platform.ctl_ok(&["deploy", "hello", "1"]);
     let load = Load::start(platform.lb(), "hello");
-    let app = |platform: &Platform| platform.status()["apps"][0].clone();
     let accepted: fn(&serde_json::Value, &str) -> bool = |app, _| app["deployment"].is_object();
     let started: fn(&serde_json::Value, &str) -> bool = |app, version| {
         let instances = app["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -124,14 +153,11 @@ fn a_controller_killed_in_the_middle_of_a_deploy_goes_on() {
     let flipped: fn(&serde_json::Value, &str) -> bool = |app, version| app["live"]["version"] == version;
     for (version, reached) in [("2", accepted), ("3", started), ("4", flipped)] {
         platform.ctl_ok(&["deploy", "hello", version, "--detach"]);
-        eventually("the deployment is as far", || reached(&app(&platform), version).then_some(()));
+        eventually("the deployment is as far", || reached(&platform.app("hello"), version).then_some(()));
         platform.restart(Part::Controller);
-        eventually("the deployment ends done", || {
-            let app = app(&platform);
-            (app["live"]["version"] == version && app["deployment"].is_null()).then_some(())
-        });
+        platform.until_done(version);
     }
-    load.stop().assert_nothing_failed();
+    platform.assert_nothing_failed(load);
     let history = platform.ctl_ok(&["history", "hello", "--json"]);
     assert_eq!(history.matches("\"state\": \"done\"").count(), 4, "{history}");
 }

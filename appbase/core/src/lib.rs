@@ -5,6 +5,7 @@
 //!
 //! Start at [`v1`] for the wire, at [`name`] for the rules.
 
+pub mod claims;
 pub mod digest;
 pub mod generation;
 pub mod name;

@@ -272,10 +272,13 @@ async fn report_forever<F: Follower>(following: Following, follower: Arc<F>, in_
         let path = format!("/v1/members/{}/status", following.member);
         let sent: Result<serde_json::Value, ClientError> =
             following.controller.call(reqwest::Method::PUT, &path, &status, Duration::from_secs(5)).await;
+        let mut pause = STATUS_INTERVAL;
         if let Err(error) = sent {
             tracing::debug!(error = %chain(&error), "status not delivered");
+            // A controller that comes back waits for it.
+            pause = RETRY_PAUSE;
         }
         tokio::time::sleep(STATUS_PAUSE).await;
-        let _ = tokio::time::timeout(STATUS_INTERVAL, in_force.changed.notified()).await;
+        let _ = tokio::time::timeout(pause, in_force.changed.notified()).await;
     }
 }

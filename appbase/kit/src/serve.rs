@@ -1,11 +1,18 @@
 //! Serving an axum router: bind first, answer the address, then serve until shutdown.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 
 use crate::{Shutdown, Tasks};
+
+/// A second in all: far longer than from fork to exec, far shorter than anybody's patience.
+const TAKEN_TRIES: u32 = 20;
+const TAKEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listener could not be had: says which address and who has it.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +23,15 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// Binds; a port that is taken is tried again for a moment. A program that was killed while it started another one leaves
+/// its listener open in that one until it is executed.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    for _ in 0..TAKEN_TRIES {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(TAKEN_PAUSE).await,
+            outcome => return outcome.map_err(|source| BindError { address, source }),
+        }
+    }
     TcpListener::bind(address).await.map_err(|source| BindError { address, source })
 }
 
@@ -31,6 +46,10 @@ pub fn http(
     let address = listener.local_addr()?;
     let asked = shutdown.asked();
     tasks.spawn(name, async move {
+        // An answer in two writes would wait for the first to be acknowledged: 40 ms.
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(asked).await {
             tracing::error!(error = %crate::problem::chain(&error), server = name, "serving ended");
@@ -48,6 +67,18 @@ fn taken_by(address: SocketAddr, error: &io::Error) -> String {
         Some((pid, program)) => format!(": port {} is taken by {program} (pid {pid})", address.port()),
         None => format!(": port {} is taken by another program", address.port()),
     }
+}
+
+/// Every TCP port on which something listens, on any address of this machine (its network namespace).
+pub fn listening_ports() -> BTreeSet<u16> {
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default());
+    let port = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (_, port) = fields.next()?.rsplit_once(':')?;
+        (fields.nth(1)? == "0A").then_some(())?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(port)).collect()
 }
 
 /// Who listens on this TCP or UDP port, as far as /proc shows it to this user.
@@ -81,4 +112,19 @@ pub fn listening_process(port: u16) -> Option<(u32, String)> {
         let program = || std::fs::read_to_string(entry.path().join("comm")).ok().map(|text| text.trim().to_owned());
         holds.then(|| program().map(|program| (pid, program))).flatten()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_is_seen() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        assert!(listening_ports().contains(&port));
+        assert_eq!(listening_process(port).map(|(pid, _)| pid), Some(std::process::id()));
+        drop(listener);
+        assert!(!listening_ports().contains(&port));
+    }
 }

@@ -1,6 +1,7 @@
 //! What people type.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use appbase_core::EnvironmentName;
 use clap::{Args, Parser, ValueEnum};
@@ -35,6 +36,16 @@ pub(crate) struct Global {
     /// A file that holds the token [default: the token of the current context]
     #[arg(long, global = true, env = "PLATFORM_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// The cluster's key directory, as its owner: instead of a token
+    #[arg(
+        long,
+        global = true,
+        env = "PLATFORM_KEYS",
+        hide_env_values = true,
+        value_name = "DIR",
+        conflicts_with = "token_file"
+    )]
+    pub(crate) keys: Option<PathBuf>,
     /// The environment [default: production]
     #[arg(short, long, global = true, env = "PLATFORM_ENVIRONMENT", hide_env_values = true, value_name = "NAME")]
     pub(crate) environment: Option<EnvironmentName>,
@@ -59,12 +70,39 @@ pub(crate) enum Color {
     Never,
 }
 
+/// `30s`, `10m`, `1h`, `7d`; a number alone is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{}\" is no time: use 30s, 10m, 1h or 7d", text.escape_debug());
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "" | "s" => number,
+        "m" => number.saturating_mul(60),
+        "h" => number.saturating_mul(3600),
+        "d" => number.saturating_mul(86_400),
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
+    use super::*;
+
     #[test]
     fn the_arguments_are_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        for bad in ["", "m", "1w", "-1s", "1.5h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -10,6 +10,7 @@ mod events;
 mod follow;
 mod history;
 mod hold;
+mod login;
 mod logs;
 mod maintenance;
 mod member;
@@ -18,6 +19,7 @@ mod rollback;
 mod route;
 mod scale;
 mod status;
+mod token;
 mod version;
 
 use clap::Subcommand;
@@ -63,6 +65,10 @@ pub(crate) enum Command {
     Dns(dns::Arguments),
     /// The lbs and dnses that follow the controller
     Member(member::Arguments),
+    /// Get a token through the platform's own machine and keep it
+    Login(login::Arguments),
+    /// Tokens of people and pipelines
+    Token(token::Arguments),
     /// Controllers to talk to
     Context(context::Arguments),
     /// Versions of this program and of the controller
@@ -70,9 +76,11 @@ pub(crate) enum Command {
 }
 
 pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
-    if let Command::Context(arguments) = cli.command {
-        return context::run(arguments, &cli.global, output);
-    }
+    let cli = match cli.command {
+        Command::Context(arguments) => return context::run(arguments, &cli.global, output),
+        Command::Login(arguments) => return login::run(arguments, &cli.global, output).await,
+        command => Cli { command, ..cli },
+    };
     let session = Session::new(&cli.global, output)?;
     match cli.command {
         Command::Artifact(arguments) => artifact::run(&session, arguments).await,
@@ -92,7 +100,8 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Route(arguments) => route::run(&session, arguments).await,
         Command::Dns(arguments) => dns::run(&session, arguments).await,
         Command::Member(arguments) => member::run(&session, arguments).await,
+        Command::Token(arguments) => token::run(&session, arguments).await,
         Command::Version => version::run(&session).await,
-        Command::Context(_) => Ok(Exit::Done),
+        Command::Context(_) | Command::Login(_) => Ok(Exit::Done),
     }
 }

@@ -56,9 +56,14 @@ pub(crate) fn add(home: &Path, name: &str, context: Context) -> Result<(), Failu
     write(&home.join("context.json"), &context)
 }
 
-pub(crate) fn choose(home: &Path, name: &str) -> Result<Context, Failure> {
+/// The context kept under a name, if there is one.
+pub(crate) fn find(home: &Path, name: &str) -> Result<Option<Context>, Failure> {
     check_name(name)?;
-    let Some(context) = read(&home.join("contexts").join(format!("{name}.json")))? else {
+    read(&home.join("contexts").join(format!("{name}.json")))
+}
+
+pub(crate) fn choose(home: &Path, name: &str) -> Result<Context, Failure> {
+    let Some(context) = find(home, name)? else {
         return Err(Failure::new(Exit::NotFound, format!("there is no context \"{name}\""))
             .hint("try", "platformctl context ls")
             .hint("or", format!("platformctl context add {name} --url URL")));

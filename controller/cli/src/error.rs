@@ -106,7 +106,8 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(problem) => problem.into(),
-            ClientError::Unreachable { .. } => Self::new(Exit::Unreachable, error.to_string()),
+            ClientError::Unreachable { .. } => Self::new(Exit::Unreachable, error.to_string())
+                .hint("try", "make up, or --url when the platform is elsewhere"),
             ClientError::Unreadable { .. } => Self::new(Exit::Unexpected, error.to_string()).hint(
                 "try",
                 "check that --url names the controller and that both are of one version: platformctl version",

@@ -13,15 +13,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use appbase_core::Digest;
+use controller_core::app_file::{self, APP_FILE_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Failure;
 
 /// The app file, wherever it is looked for.
 pub(crate) const APP_FILE: &str = "platform.toml";
-
-/// An app file is text that a person wrote.
-const APP_FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes ready to be sent, with their name.
 #[derive(Debug)]
@@ -139,10 +137,9 @@ fn read_app_file(path: &Path) -> Result<String, Failure> {
     }
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(APP_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > APP_FILE_BYTES_MAX {
-        return Err(Failure::input(format!("the app file {} is larger than 1 MiB", path.display())));
-    }
+    file.take(APP_FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(failed)?;
+    // Read again by the controller; here so that a mistake is found before it has a version.
+    app_file::parse(&text).map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
     Ok(text)
 }
 

@@ -26,6 +26,9 @@ pub enum Range {
 }
 
 impl Range {
+    /// Networks of environments are numbered from 1; more do not fit into a /16.
+    pub const NETWORKS_MAX: u8 = 15;
+
     pub const PROCESS: Self = Self::Ports { first: 20_000, last: 29_999 };
 
     /// How many instances fit.
@@ -55,15 +58,18 @@ impl Range {
 pub struct Addresses {
     range: Range,
     /// Network of each environment within the range.
-    networks: BTreeMap<EnvironmentName, u8>,
-    used: BTreeSet<(IpAddr, u16)>,
+    pub networks: BTreeMap<EnvironmentName, u8>,
+    /// What records held at the last look.
+    held: BTreeSet<(IpAddr, u16)>,
+    /// Taken since: nobody's yet, and free again at once if no record is written of it.
+    taken: BTreeSet<(IpAddr, u16)>,
     cooling: BTreeMap<(IpAddr, u16), Duration>,
     next: u32,
 }
 
 impl Addresses {
     pub fn new(range: Range, networks: BTreeMap<EnvironmentName, u8>) -> Self {
-        Self { range, networks, used: BTreeSet::new(), cooling: BTreeMap::new(), next: 0 }
+        Self { range, networks, held: BTreeSet::new(), taken: BTreeSet::new(), cooling: BTreeMap::new(), next: 0 }
     }
 
     /// What identifies an address in this range: on Docker the IP alone.
@@ -77,24 +83,28 @@ impl Addresses {
     /// Says which addresses records hold now; what is no longer held begins to cool.
     pub fn held(&mut self, held: impl Iterator<Item = SocketAddr>, now: Now) {
         let held: BTreeSet<_> = held.map(|address| self.key(address)).collect();
-        for freed in self.used.difference(&held) {
+        for freed in self.held.difference(&held) {
             self.cooling.insert(*freed, now.elapsed);
         }
         self.cooling.retain(|_, since| now.elapsed.saturating_sub(*since) < COOLING);
-        self.used = held;
+        self.held = held;
+        self.taken.clear();
     }
 
     /// The next free address, going round; none when all are held or cooling.
     pub fn take(&mut self, environment: &EnvironmentName, port: u16) -> Option<SocketAddr> {
-        let network = self.networks.get(environment).copied().unwrap_or(1);
+        let network = match self.range {
+            Range::Ports { .. } => 0,
+            Range::Networks { .. } => *self.networks.get(environment)?,
+        };
         let size = self.range.size();
         let found = (0..size).map(|step| (self.next + step) % size).find(|index| {
             let key = self.key(self.range.address(network, *index, port));
-            !self.used.contains(&key) && !self.cooling.contains_key(&key)
+            !self.held.contains(&key) && !self.taken.contains(&key) && !self.cooling.contains_key(&key)
         })?;
         self.next = (found + 1) % size;
         let address = self.range.address(network, found, port);
-        self.used.insert(self.key(address));
+        self.taken.insert(self.key(address));
         Some(address)
     }
 }
@@ -110,12 +120,23 @@ mod tests {
         let at = |seconds| Now { unix_ms: 0, elapsed: Duration::from_secs(seconds) };
         let take = |addresses: &mut Addresses| addresses.take(&environment, 80);
         let (one, two) = (take(&mut addresses).expect("free"), take(&mut addresses).expect("free"));
+        addresses.held([one, two].into_iter(), at(0));
         addresses.held([two].into_iter(), at(10));
         let three = take(&mut addresses).expect("free");
         assert_eq!([one.port(), two.port(), three.port()], [20_000, 20_001, 20_002]);
         assert_eq!(take(&mut addresses), None, "the freed one cools");
         addresses.held([two, three].into_iter(), at(610));
         assert_eq!(take(&mut addresses), Some(one));
+    }
+
+    #[test]
+    fn what_was_taken_for_nothing_is_free_at_once() {
+        let mut addresses = Addresses::new(Range::Ports { first: 20_000, last: 20_001 }, BTreeMap::new());
+        let environment = EnvironmentName::default_name();
+        for second in 0..10 {
+            addresses.held([].into_iter(), Now { unix_ms: 0, elapsed: Duration::from_secs(second) });
+            assert!(addresses.take(&environment, 80).is_some(), "the record of the last one was never written");
+        }
     }
 
     #[test]
@@ -126,5 +147,7 @@ mod tests {
         let first = addresses.take(&EnvironmentName::default_name(), 8080).expect("free");
         assert_eq!(first.to_string(), "10.210.16.16:8080");
         assert_eq!(addresses.take(&staging, 80).expect("free").to_string(), "10.210.32.17:80");
+        let unknown = EnvironmentName::parse("unknown").expect("a name");
+        assert_eq!(addresses.take(&unknown, 80), None, "never in another's network");
     }
 }

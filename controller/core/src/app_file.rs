@@ -43,17 +43,21 @@ fn wrong(key: &str, message: impl Into<String>) -> AppFileError {
 }
 
 fn check(file: &AppFile) -> Result<(), AppFileError> {
-    for (key, text) in [("path", &file.path), ("health", &file.health)] {
+    let of_processes =
+        file.processes.iter().map(|(name, process)| (format!("processes.{name}.health"), &process.health));
+    let paths = [("path".to_owned(), &file.path), ("health".to_owned(), &file.health)];
+    for (key, text) in paths.into_iter().chain(of_processes) {
         if let Some(text) = text
-            && (!text.starts_with('/')
-                || text.len() > 1024
-                || text.contains(|c: char| c.is_whitespace() || c.is_control()))
+            && (!text.starts_with('/') || text.len() > 1024 || text.bytes().any(|byte| byte <= b' ' || byte >= 0x7f))
         {
-            return Err(wrong(key, "must begin with '/' and hold no blanks"));
+            return Err(wrong(
+                &key,
+                "must begin with '/' and hold no blanks and nothing but ASCII: write others as %XX",
+            ));
         }
     }
     for host in &file.hosts {
-        check_host(host)?;
+        check_host(host).map_err(|message| wrong("hosts", message))?;
     }
     for key in file.values.keys() {
         check_value_name(key).map_err(|message| wrong(&format!("values.{key}"), message))?;
@@ -74,7 +78,8 @@ fn check(file: &AppFile) -> Result<(), AppFileError> {
 /// Of one process of one app in one environment.
 pub const INSTANCES_MAX: u32 = 200;
 
-fn check_host(host: &str) -> Result<(), AppFileError> {
+/// A host of a rule: a name, `*.` and a name, or `*` for every one.
+pub fn check_host(host: &str) -> Result<(), String> {
     if host == "*" {
         return Ok(());
     }
@@ -88,12 +93,9 @@ fn check_host(host: &str) -> Result<(), AppFileError> {
     if labels.len() <= 253 && labels.split('.').all(label_fits) {
         return Ok(());
     }
-    Err(wrong(
-        "hosts",
-        format!(
-            "\"{}\" is no host name: lower-case labels with dots, '*.' in front for one more label, or '*' for every host",
-            host.escape_debug()
-        ),
+    Err(format!(
+        "\"{}\" is no host name: lower-case labels with dots, '*.' in front for one more label, or '*' for every host",
+        host.escape_debug()
     ))
 }
 
@@ -155,6 +157,8 @@ mod tests {
         check("port = 70000", "line 1, column 8");
         check("command = \"a\"\n[processes.Web]\n", "line 2");
         check("path = \"x\"", "path: must begin with '/'");
+        check("health = \"/ü\"", "health: must begin with '/'");
+        check("[processes.api]\nport = 1\nhealth = \"x\"", "processes.api.health: must begin with '/'");
         check("hosts = [\"Ex.org\"]", "hosts: \"Ex.org\"");
         check("[limits]\nmemory = \"1\"", "limits.memory: at least 6MiB");
         check("[limits]\nmemory = \"much\"", "limits.memory: \"much\" is no size");

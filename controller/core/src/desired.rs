@@ -4,7 +4,7 @@ use appbase_core::v1::Route;
 use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, Version};
 use serde_json::Value;
 
-use crate::app_file::{INSTANCES_MAX, check_value_name};
+use crate::app_file::{INSTANCES_MAX, check_host, check_value_name};
 use crate::v1::state::{ChangeSet, Desired, DesiredApp, Operation};
 
 /// At most this many operations in one change set, and this many bytes of its JSON.
@@ -95,6 +95,10 @@ impl Desired {
             }
             ("route", "add") => {
                 let route = params.route()?;
+                let same = |known: &&Route| known.host == route.host && known.path == route.path;
+                if let Some(known) = app.routes.iter().find(|known| same(known) && known.process != route.process) {
+                    return Err(("bad-route", format!("these requests go to process {} already", known.process)));
+                }
                 if !app.routes.contains(&route) {
                     app.routes.push(route);
                     app.routes.sort();
@@ -156,10 +160,18 @@ impl<'a> Params<'a> {
             None => ProcessName::default_name(),
         };
         let path = self.optional("path")?.unwrap_or("/");
-        if !path.starts_with('/') {
-            return Err(("bad-route", "a path begins with '/'".to_owned()));
+        match lb_core::path::canonical(path) {
+            Ok(canonical) if canonical == path && (path == "/" || !path.ends_with('/')) => {}
+            Ok(canonical) => {
+                return Err(("bad-route", format!("write the path as {}", canonical.trim_end_matches('/'))));
+            }
+            Err(reason) => return Err(("bad-route", format!("path {path}: {reason}"))),
         }
-        Ok(Route { host: self.optional("host")?.map(str::to_owned), path: path.to_owned(), process })
+        let host = self.optional("host")?.filter(|host| *host != "*");
+        if let Some(host) = host {
+            check_host(host).map_err(|message| ("bad-route", message))?;
+        }
+        Ok(Route { host: host.map(str::to_owned), path: path.to_owned(), process })
     }
 }
 
@@ -180,6 +192,18 @@ mod tests {
             })
             .collect();
         ChangeSet { number: 1, unix_ms: 0, author: String::new(), operations }
+    }
+
+    #[test]
+    fn a_request_goes_to_one_process() {
+        let add = |host: &str, process: &str| {
+            ("route", "add", json!({"app": "shop", "host": host, "path": "/", "process": process}))
+        };
+        let once = Desired::default().apply(&change(&[add("*", "web"), add("a.test", "web")])).expect("sound");
+        let shop = once.app(&EnvironmentName::default_name(), &AppName::parse("shop").expect("a name"));
+        assert_eq!(shop.expect("there").routes[0].host, None, "every host");
+        assert_eq!(once.apply(&change(&[add("a.test", "web")])).expect("twice"), once);
+        assert_eq!(once.apply(&change(&[add("a.test", "api")])).expect_err("taken").code, "bad-route");
     }
 
     #[test]
@@ -204,6 +228,10 @@ mod tests {
             ("config", "unset", json!({"app": "shop", "key": "B"}), "unknown-key"),
             ("app", "hold", json!({"app": "Shop", "hold": true}), "bad-name"),
             ("route", "remove", json!({"app": "shop", "host": "a.b"}), "unknown-route"),
+            ("route", "add", json!({"app": "shop", "host": "no host"}), "bad-route"),
+            ("route", "add", json!({"app": "shop", "path": "/a//b"}), "bad-route"),
+            ("route", "add", json!({"app": "shop", "path": "/a/"}), "bad-route"),
+            ("route", "add", json!({"app": "shop", "path": "/a/../b"}), "bad-route"),
         ] {
             assert_eq!(next.apply(&change(&[(group, command, params)])).expect_err(command).code, code);
         }

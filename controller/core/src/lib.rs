@@ -8,6 +8,7 @@
 //! Start at [`plan`] for decisions, at [`v1`] for what is kept and said.
 
 pub mod addresses;
+pub mod admit;
 pub mod app_file;
 pub mod desired;
 pub mod observed;

@@ -26,6 +26,8 @@ pub struct Observed {
     /// None: the server could not be seen.
     pub servers: BTreeMap<ServerName, Option<BTreeMap<InstanceId, ObservedInstance>>>,
     pub members: BTreeMap<MemberId, MemberSeen>,
+    /// Why the last step for an instance failed.
+    pub failed_steps: BTreeMap<InstanceId, String>,
 }
 
 /// A wanted member and what it said last.
@@ -78,6 +80,17 @@ impl Observed {
             least = Some(least.map_or(up_for, |least: Duration| least.min(up_for)));
         }
         least
+    }
+
+    /// When the first of the lbs that count as reachable ceases to, unless it is heard before.
+    pub fn next_silence(&self) -> Option<Duration> {
+        let reachable = self.members(MemberKind::Lb).filter(|(_, member)| member.is_reachable());
+        reachable.map(|(_, member)| MEMBER_SILENT_MAX - member.silent_for).min()
+    }
+
+    /// Every lb, seen or not, has the table.
+    pub fn is_taken(&self, generation: &Generation) -> bool {
+        self.members(MemberKind::Lb).all(|(_, member)| member.has_taken(generation))
     }
 
     /// Every lb, seen or not, has the table and nothing of the instance in flight.

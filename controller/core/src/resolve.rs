@@ -162,7 +162,8 @@ fn values(file: &AppFile, overlay: &DesiredApp) -> BTreeMap<String, Value> {
     both.map(|(key, value)| (key.clone(), Value::Plain(value.clone()))).collect()
 }
 
-/// The app's own names always, then the file's hosts, then the environment's routes.
+/// The app's own names always; the file's hosts in the default environment, since one host leads to one environment; then
+/// the environment's routes.
 fn routes(
     document: &VersionDocument,
     environment: &EnvironmentName,
@@ -178,8 +179,8 @@ fn routes(
         let mut hosts = vec![Some(format!("{}.{environment}.{domain}", document.app))];
         if environment.is_default() {
             hosts.push(Some(format!("{}.{domain}", document.app)));
+            hosts.extend(file.hosts.iter().map(|host| (host != "*").then(|| host.clone())));
         }
-        hosts.extend(file.hosts.iter().map(|host| (host != "*").then(|| host.clone())));
         for host in hosts {
             routes.insert(Route { host, path: path.clone(), process: web.clone() });
         }
@@ -252,6 +253,19 @@ mod tests {
         assert_eq!((release.traffic.policy.settle_ms, release.traffic.policy.request_drain_ms), (200, 30_000));
         let hosts: Vec<_> = release.traffic.routes.iter().filter_map(|route| route.host.as_deref()).collect();
         assert_eq!(hosts, ["shop.platform", "shop.production.platform"]);
+    }
+
+    #[test]
+    fn hosts_of_the_file_lead_to_the_default_environment_alone() {
+        let hosts = |environment: &str| {
+            let environment = EnvironmentName::parse(environment).expect("a name");
+            let document = document("command = \"./shop\"\nport = 80\nhosts = [\"shop.example.org\"]\n");
+            let resolved = resolve(&document, &environment, &DesiredApp::default(), 1, &Defaults::default());
+            let routes = resolved.expect("sound").release.traffic.routes;
+            routes.into_iter().filter_map(|route| route.host).collect::<Vec<_>>()
+        };
+        assert_eq!(hosts("production"), ["shop.example.org", "shop.platform", "shop.production.platform"]);
+        assert_eq!(hosts("staging"), ["shop.staging.platform"]);
     }
 
     #[test]

@@ -25,9 +25,9 @@ pub struct Config {
     pub data: PathBuf,
     #[arg(long, env = "PLATFORMER_CONTROLLER_ENGINE", default_value = "process")]
     pub engine: Engine,
-    /// The cluster's id as `platformer init` made it; a new one when there is no such file.
-    #[arg(long, env = "PLATFORMER_CLUSTER_FILE")]
-    pub cluster_file: Option<PathBuf>,
+    /// The key directory that `platformer init` made. Without it nobody is asked who they are, on loopback only.
+    #[arg(long, env = "PLATFORMER_KEYS")]
+    pub keys: Option<PathBuf>,
     /// Where the controller and the instances reach the repository.
     #[arg(
         long = "controller-repository",
@@ -70,6 +70,12 @@ pub struct Config {
     /// The Docker Engine's socket.
     #[arg(long, env = "PLATFORMER_DOCKER_SOCKET", default_value = "/var/run/docker.sock")]
     pub docker_socket: PathBuf,
+    /// The platform's name on the Docker Engine: first word of all that it makes there. Its compose project unless given.
+    #[arg(long, env = "PLATFORMER_PROJECT")]
+    pub project: Option<String>,
+    /// The image that artifacts run in on Docker; the one of this release unless given.
+    #[arg(long, env = "PLATFORMER_BASE_IMAGE")]
+    pub base_image: Option<String>,
     /// The cluster's address range (a /16) on Docker.
     #[arg(long, env = "PLATFORMER_RANGE", default_value = "10.210.0.0/16")]
     pub range: String,

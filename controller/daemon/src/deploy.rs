@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use appbase_core::{AppName, DeploymentId, EnvironmentName, ReleaseNumber, SectionKey, Version};
+use controller_core::addresses::Range;
 use controller_core::resolve::{Resolved, resolve, same_content};
 use controller_core::v1::api::DeployAnswer;
 use controller_core::v1::state::{ChangeSet, Deployment, DeploymentKind, EventKind, Operation, ReleaseRecord, Timer};
@@ -10,14 +11,19 @@ use kit::problem::Problem;
 
 use crate::journal::About;
 use crate::records::{Records, Write, lock};
-use crate::repository::Pushed;
+use crate::repository::{Pushed, VERSION_EXISTS};
 use crate::run::Shared;
+use crate::store::StoreError;
 use crate::views;
 
 /// A superseded deployment ends within this time, or the request is answered 409.
 const SUPERSEDE_WAIT: Duration = Duration::from_secs(20);
 /// A release is resolved again when what it was made of changed meanwhile, at most this often.
 const ATTEMPTS_MAX: usize = 4;
+
+/// Numbers that are tried for a new release: a deployment that was refused in the end, or a state that was put back, may
+/// have left documents of these numbers in the repository.
+const NUMBERS_MAX: u64 = 256;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -26,6 +32,8 @@ pub(crate) struct Wanted {
     pub app: AppName,
     pub target: Target,
     pub kind: DeploymentKind,
+    /// Who asked for it.
+    pub author: String,
     pub supersede: bool,
     pub idempotency_key: Option<String>,
 }
@@ -51,12 +59,11 @@ struct Chosen {
 }
 
 pub(crate) async fn deploy(shared: &Shared, wanted: Wanted) -> Result<DeployAnswer, Problem> {
-    if shared.compute.engine() == "docker" && !wanted.environment.is_default() {
-        let title = format!("on Docker only the environment {} has a network so far", EnvironmentName::DEFAULT);
-        return Err(Problem::new(422, "no-network", title).hint("use the default environment, or the process engine"));
-    }
     if let Some(answer) = repeated(shared, &wanted) {
         return Ok(answer);
+    }
+    if let Some(reason) = shared.is_older() {
+        return Err(StoreError::Older { reason }.into());
     }
     for _ in 0..ATTEMPTS_MAX {
         let chosen = choose(shared, &wanted).await?;
@@ -117,8 +124,14 @@ async fn make_release(shared: &Shared, wanted: &Wanted, pushed: Pushed) -> Resul
     if let Some(record) = known {
         return Ok(Chosen { record, is_new: false });
     }
-    let Resolved { release, scale } = resolved;
-    let document = shared.repository.pin(&release, &pushed.layers).await?;
+    let Resolved { mut release, scale } = resolved;
+    let last = release.number + NUMBERS_MAX;
+    let document = loop {
+        match shared.repository.pin(&release, &pushed.layers).await {
+            Err(problem) if problem.code == VERSION_EXISTS && release.number < last => release.number += 1,
+            outcome => break outcome?,
+        }
+    };
     Ok(Chosen {
         record: ReleaseRecord { document, release, scale, made_unix_ms: shared.clock.unix_ms() },
         is_new: true,
@@ -144,10 +157,20 @@ fn busy(running: &Deployment) -> Problem {
         .hint(format!("wait for it, or end it: platformctl cancel {}", running.id))
 }
 
+fn no_network(environment: &EnvironmentName) -> Problem {
+    let title = format!("there is no network left for {environment}");
+    Problem::new(422, "no-network", title)
+        .detail(format!("on Docker a cluster has at most {} environments", Range::NETWORKS_MAX))
+        .hint("use one of those that exist: platformctl status")
+}
+
 /// Writes change set, release, deployment and run together. None: what it stood on changed, choose again.
 async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Option<DeployAnswer>, Problem> {
     let _pen = shared.pen.lock().await;
     let (key, number, version) = (wanted.key(), chosen.record.release.number, chosen.record.release.version.clone());
+    if let Some(answer) = repeated(shared, wanted) {
+        return Ok(Some(answer));
+    }
     let writes = {
         let records = lock(&shared.records);
         if let Some(running) = records.running(&key) {
@@ -161,10 +184,11 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
             let outcome = "already-live".to_owned();
             return Ok(Some(DeployAnswer { deployment: None, outcome, release: number, version }));
         }
-        if chosen.is_new && number != run.releases_made + 1 {
+        if chosen.is_new && number <= run.releases_made {
             return Ok(None);
         }
         refuse_conflicts(&records, &key, &chosen)?;
+        refuse_unsound(shared, &records, &key, &chosen)?;
         run.releases_made = run.releases_made.max(number);
         let deployment = new_deployment(shared, &records, wanted, &chosen);
         run.deployment = Some(deployment.id.clone());
@@ -173,6 +197,10 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
             records.desired.apply(&change).map_err(|error| Problem::new(422, error.code, error.to_string()))?;
         let mut writes =
             vec![Write::Change(change, desired), Write::Run(key.clone(), run), Write::Deployment(Box::new(deployment))];
+        if shared.compute.engine() == "docker" && !records.networks.contains_key(&wanted.environment) {
+            let number = records.free_network().ok_or_else(|| no_network(&wanted.environment))?;
+            writes.push(Write::Network(wanted.environment.clone(), number));
+        }
         if chosen.is_new {
             writes.push(Write::Release(key.clone(), Box::new(chosen.record.clone())));
         }
@@ -197,9 +225,37 @@ fn refuse_conflicts(records: &Records, key: &SectionKey, chosen: &Chosen) -> Res
     let Some((other, route)) = records.route_conflict(key, &chosen.record.release.traffic.routes) else {
         return Ok(());
     };
-    let host = route.host.as_deref().unwrap_or("every host");
-    Err(Problem::new(409, "route-taken", format!("requests for {host}{} belong to {other} already", route.path))
+    let what = route
+        .host
+        .as_ref()
+        .map_or_else(|| format!("every host at {}", route.path), |host| format!("{host}{}", route.path));
+    Err(Problem::new(409, "route-taken", format!("requests for {what} belong to {other} already"))
         .hint("give one of the two another host or path in its platform.toml"))
+}
+
+/// What members would refuse never becomes a table: neither beside what is live now nor beside what will be.
+fn refuse_unsound(shared: &Shared, records: &Records, key: &SectionKey, chosen: &Chosen) -> Result<(), Problem> {
+    let release_of = |other: &SectionKey, number: ReleaseNumber| records.releases.get(other)?.get(&number);
+    let live = |other: &SectionKey| {
+        release_of(other, records.runs.get(other).and_then(controller_core::render::live_release)?)
+    };
+    let coming = |other: &SectionKey| records.running(other).and_then(|running| release_of(other, running.release));
+    for soon in [false, true] {
+        let others = records.runs.keys().filter(|other| *other != key);
+        let others = others.filter_map(|other| {
+            let record = if soon { coming(other).or_else(|| live(other)) } else { live(other) };
+            record.map(|record| (other, record))
+        });
+        let all = others.chain([(key, &chosen.record)]);
+        let platform = crate::names::platform(&shared.config, &records.networks);
+        let platform = dns_core::v1::NameSection::Platform(platform);
+        if let Some(reason) = controller_core::admit::refusal(platform, all, &shared.config.server) {
+            return Err(Problem::new(422, "unsound", "lbs or dns servers would refuse this version")
+                .detail(reason)
+                .hint("change platform.toml, or take the route away that was added here: platformctl route rm"));
+        }
+    }
+    Ok(())
 }
 
 fn new_deployment(shared: &Shared, records: &Records, wanted: &Wanted, chosen: &Chosen) -> Deployment {
@@ -231,7 +287,7 @@ fn change_set(shared: &Shared, records: &Records, wanted: &Wanted, version: &Ver
     ChangeSet {
         number: records.head + 1,
         unix_ms: shared.clock.unix_ms(),
-        author: String::new(),
+        author: wanted.author.clone(),
         operations: vec![operation],
     }
 }

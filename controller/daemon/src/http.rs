@@ -5,18 +5,20 @@ mod changes;
 mod deployments;
 mod events;
 mod members;
+mod tokens;
 
 use std::sync::Arc;
 
 use appbase_core::{AppName, EnvironmentName};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use controller_core::v1::api::{ControllerInfo, PlanView, PlatformStatus};
 use kit::admin::Admin;
 use kit::problem::Problem;
 use serde::Deserialize;
 
+use crate::access::guard;
 use crate::run::Shared;
 use crate::views;
 
@@ -47,7 +49,11 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/v1/members/{id}/table", get(members::table))
         .route("/v1/members/{id}/status", put(members::status))
         .route("/v1/members/{id}", delete(members::forget))
+        .route("/v1/tokens", post(tokens::create).get(tokens::list))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/repository-access", post(tokens::repository))
         .fallback(unknown)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
         .merge(kit::admin::router(admin))

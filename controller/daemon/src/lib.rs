@@ -7,12 +7,15 @@
 //! ```
 //! Owns: the store, the loop, the tables' long poll, the API. Refuses: policy; that is the planner's.
 
+mod access;
 pub mod config;
 mod deploy;
 mod execute;
 mod http;
 mod journal;
 mod members;
+mod names;
+mod points;
 mod reconcile;
 mod records;
 mod repository;
@@ -22,4 +25,5 @@ mod tables;
 mod views;
 
 pub use config::Config;
-pub use run::{Handle, RunError, new_cluster_id, run};
+pub use run::{Handle, RunError, new_cluster_id, raise_epoch, run};
+pub use store::StoreError;

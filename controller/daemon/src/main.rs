@@ -1,5 +1,6 @@
 //! The controller as a program of its own.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ enum Command {
     Serve,
     /// Exit 0 when this controller is ready.
     Healthcheck,
+    /// Print a token of the owner, good for five minutes: who can run this is the owner
+    OwnerToken,
+    /// Make an older state that was put back the one that lbs and dns follow. The controller must not run.
+    RaiseEpoch,
 }
 
 #[tokio::main]
@@ -28,6 +33,8 @@ async fn main() -> ExitCode {
     kit::telemetry::start(kit::telemetry::DEFAULT_FILTER);
     let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(arguments.config).await,
+        Command::OwnerToken => owner_token(arguments.config.keys),
+        Command::RaiseEpoch => raise_epoch(&arguments.config.data).await,
         Command::Healthcheck => kit::admin::healthcheck(arguments.config.listen).await,
     };
     match outcome {
@@ -37,6 +44,23 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Long enough to log in with it.
+const OWNER_TOKEN_LIFE_S: u64 = 300;
+
+#[expect(clippy::print_stdout, reason = "the token is the data of this command")]
+fn owner_token(keys: Option<PathBuf>) -> Result<(), String> {
+    let keys = keys.ok_or("where are the keys? give --keys DIR")?;
+    let signer = kit::keys::KeyDirectory::new(keys).signer().map_err(|error| kit::problem::chain(&error))?;
+    println!("{}", signer.owner_token(&kit::Clock::start(), OWNER_TOKEN_LIFE_S));
+    Ok(())
+}
+
+async fn raise_epoch(data: &std::path::Path) -> Result<(), String> {
+    let epoch = controller::raise_epoch(data).await.map_err(|error| kit::problem::chain(&error))?;
+    tracing::info!(epoch, "members follow this state once the controller runs again");
+    Ok(())
 }
 
 async fn serve(config: controller::Config) -> Result<(), String> {

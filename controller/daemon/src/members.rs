@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use appbase_core::v1::{Counters, MemberKind, MemberStatus};
-use appbase_core::{MemberId, ReleaseNumber, SectionKey};
+use appbase_core::{Generation, MemberId, ReleaseNumber, SectionKey};
 use controller_core::observed::MemberSeen;
 use controller_core::time::Now;
 
@@ -42,8 +42,30 @@ impl Members {
         news
     }
 
-    pub(crate) fn forget(&self, id: &MemberId) {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    /// Why a state whose last publication is `published` must not be acted on: a member has a newer table of the same
+    /// cluster in force. Then an older state was put back, and what happened since is not in it.
+    pub(crate) fn ahead_of(&self, published: &Generation) -> Option<String> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().find_map(|(id, known)| {
+            let theirs = known.status.in_force.as_ref()?;
+            (theirs.compare(published) == Some(std::cmp::Ordering::Greater)).then(|| {
+                format!(
+                    "this state is older than the platform: {id} has table {theirs} in force, the last one recorded here \
+                     is {published}; nothing is changed until the newer state is back or the epoch is raised"
+                )
+            })
+        })
+    }
+
+    /// Whether each of these said something since the start.
+    pub(crate) fn all_heard(&self, wanted: &BTreeMap<MemberId, MemberKind>) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.keys().all(|id| heard.contains_key(id))
+    }
+
+    /// Whether it was heard.
+    pub(crate) fn forget(&self, id: &MemberId) -> bool {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(id).is_some()
     }
 
     /// The wanted members as they were heard.

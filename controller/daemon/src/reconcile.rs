@@ -1,6 +1,7 @@
 //! The loop: look, think, note, publish, do, look again. One task owns it; it never fails.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::execute::execute;
 use crate::journal::About;
+use crate::points::Decided;
 use crate::records::{Records, Write, lock};
 use crate::run::Shared;
 use crate::tables::Rendered;
@@ -29,12 +31,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(5);
 /// Steps at once: more would only queue in the engine.
 const STEPS_MAX: usize = 8;
+/// Stops at once, beside the others: each only waits for an app, as long as the app may take.
+const STOPS_MAX: usize = 64;
 /// A step that failed is tried again after this time, doubled each time up to the limit.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Of a failed instance: so many last log lines, and no longer wait for them.
 const LOG_LINES: usize = 12;
 const LOG_WAIT: Duration = Duration::from_secs(2);
+/// After a start, members are listened to for so long before anything is decided: one may have a newer table than this
+/// state knows of. Longer than a member takes to notice that the controller answers again.
+const HEAR_MAX: Duration = Duration::from_secs(3);
+const HEAR_LOOK: Duration = Duration::from_millis(50);
 /// Looking at an engine takes no longer than this, or it is a gap.
 const OBSERVE_MAX: Duration = Duration::from_secs(20);
 
@@ -43,17 +51,22 @@ pub(crate) struct Reconcile {
     pub setting: Setting,
     pub addresses: Addresses,
     pub tasks: kit::Tasks,
-    /// Instances with a step under way.
-    in_flight: BTreeSet<InstanceId>,
+    /// Instances with a step under way, and whether it is a stop.
+    in_flight: BTreeMap<InstanceId, bool>,
     failed: BTreeMap<InstanceId, Failed>,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
     /// The live release whose tag stands in the repository.
     marked_live: BTreeMap<SectionKey, u64>,
+    /// Why nothing is decided, while it is so.
+    held: Option<String>,
+    /// On which ports of this machine something listened at the last look, if instances could get those.
+    taken_ports: BTreeSet<u16>,
 }
 
 struct Failed {
     times: u32,
     until: Duration,
+    error: String,
 }
 
 struct Ended {
@@ -70,10 +83,12 @@ impl Reconcile {
             setting,
             addresses,
             tasks,
-            in_flight: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             failed: BTreeMap::new(),
             ended: mpsc::channel(64),
             marked_live: BTreeMap::new(),
+            held: None,
+            taken_ports: BTreeSet::new(),
         }
     }
 
@@ -106,10 +121,14 @@ impl Reconcile {
         let shared = Arc::clone(&self.shared);
         let pen = shared.pen.lock().await;
         let now = self.shared.now();
+        if let Some(until) = self.hold_back(&observed, now) {
+            return Some(until);
+        }
         let plans = self.think(&observed, now);
         let mut wake = None;
         let mut steps = Vec::new();
         let mut reports = BTreeMap::new();
+        let mut decided = Decided::default();
         for (key, plan) in plans {
             wake = earlier(wake, plan.wake.map(|(at, _)| at));
             if plan.run.is_some() || plan.deployment.is_some() {
@@ -118,8 +137,13 @@ impl Reconcile {
             }
             reports.insert(key.clone(), plan.report.clone());
             let planned = plan.steps.clone();
+            let decides = Decided::of(&plan, || lock(&self.shared.records).run(&key));
             match self.note(&key, plan, &observed).await {
-                Ok(()) => steps.extend(planned),
+                Ok(()) => {
+                    decides.recorded();
+                    decided = decided.and(decides);
+                    steps.extend(planned);
+                }
                 Err(error) => {
                     tracing::error!(%error, section = %key, "decision not recorded: nothing of it is done");
                     reports.entry(key).or_default().push(format!("decision not recorded: {error}"));
@@ -131,6 +155,7 @@ impl Reconcile {
             tracing::error!(%error, "tables not published");
             wake = earlier(wake, Some(now.elapsed + RETRY_FIRST));
         }
+        decided.published();
         drop(pen);
         self.shared.show(observed, steps.iter().map(ToString::to_string).collect(), reports);
         self.mark_live();
@@ -140,18 +165,46 @@ impl Reconcile {
         wake
     }
 
-    async fn look(&self) -> Observed {
+    /// When to look again, while nothing may be decided: members were not heard yet, or have a newer table.
+    fn hold_back(&mut self, observed: &Observed, now: Now) -> Option<Duration> {
+        let heard = self.shared.members.all_heard(&lock(&self.shared.records).members);
+        if !heard && now.elapsed < HEAR_MAX {
+            return Some(now.elapsed + HEAR_LOOK);
+        }
+        let held = self.shared.is_older();
+        if held != self.held {
+            match &held {
+                Some(reason) => tracing::error!(reason, "nothing is changed: see controller raise-epoch"),
+                None => tracing::info!("this state is the newest again"),
+            }
+            self.held.clone_from(&held);
+        }
+        held.map(|reason| {
+            let reports =
+                lock(&self.shared.records).runs.keys().map(|key| (key.clone(), vec![reason.clone()])).collect();
+            self.shared.show(observed.clone(), Vec::new(), reports);
+            now.elapsed + RETRY_MAX
+        })
+    }
+
+    async fn look(&mut self) -> Observed {
         let shared = &self.shared;
         let seen = match tokio::time::timeout(OBSERVE_MAX, shared.compute.observe()).await {
             Ok(Ok(seen)) => {
                 *shared.gap.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                self.taken_ports = seen.taken_ports;
                 Some(seen.instances.into_iter().map(|instance| (instance.id.clone(), instance)).collect())
             }
             Ok(Err(error)) => self.gap(chain(&error)),
             Err(_) => self.gap(format!("the engine did not answer in {} s", OBSERVE_MAX.as_secs())),
         };
-        let members = shared.members.seen(&lock(&shared.records).members, shared.now());
-        Observed { servers: BTreeMap::from([(self.setting.server.clone(), seen)]), members }
+        let members = {
+            let records = lock(&shared.records);
+            self.failed.retain(|id, _| records.runs.values().any(|run| run.instances.contains_key(id)));
+            shared.members.seen(&records.members, shared.now())
+        };
+        let failed_steps = self.failed.iter().map(|(id, failed)| (id.clone(), failed.error.clone())).collect();
+        Observed { servers: BTreeMap::from([(self.setting.server.clone(), seen)]), members, failed_steps }
     }
 
     fn gap<T>(&self, reason: String) -> Option<T> {
@@ -166,7 +219,11 @@ impl Reconcile {
     fn think(&mut self, observed: &Observed, now: Now) -> Vec<(SectionKey, SlicePlan)> {
         let records = lock(&self.shared.records);
         let held = records.runs.values().flat_map(|run| run.instances.values().filter_map(|i| i.address));
-        self.addresses.held(held, now);
+        // What runs without a record, after an older state was put back, has its address all the same.
+        let seen = observed.servers.values().flatten().flat_map(|server| server.values());
+        let taken = self.taken_ports.iter().map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), *port));
+        self.addresses.held(held.chain(seen.filter_map(|seen| seen.labels.address)).chain(taken), now);
+        self.addresses.networks.clone_from(&records.networks);
         let (none, mut plans) = (BTreeMap::new(), Vec::new());
         for (key, run) in &records.runs {
             let SectionKey::App { environment, app } = key else { continue };
@@ -270,7 +327,7 @@ impl Reconcile {
     async fn publish(&self) -> Result<(), crate::store::StoreError> {
         let (rendered, digests, known) = {
             let records = lock(&self.shared.records);
-            let rendered = Rendered::of(&records, &self.shared.platform);
+            let rendered = Rendered::of(&records, &self.shared.config);
             let digests = rendered.digests();
             let known = records.published == digests && records.published_number() > 0;
             (rendered, digests, known.then(|| records.published_number()))
@@ -322,15 +379,25 @@ impl Reconcile {
         if let Some(failed) = self.failed.get(&instance).filter(|failed| failed.until > now) {
             return Some(failed.until);
         }
-        if self.in_flight.len() >= STEPS_MAX || !self.in_flight.insert(instance.clone()) {
+        let is_stop = matches!(step, Step::Stop { .. });
+        let limit = if is_stop { STOPS_MAX } else { STEPS_MAX };
+        let alike = self.in_flight.values().filter(|other| **other == is_stop).count();
+        if alike >= limit || self.in_flight.contains_key(&instance) {
             return None;
         }
+        self.in_flight.insert(instance.clone(), is_stop);
         let created = matches!(step, Step::Create(_));
         let (shared, ended, what) = (Arc::clone(&self.shared), self.ended.0.clone(), step.to_string());
         tracing::debug!(step = what, "step begins");
-        self.tasks.spawn("step", async move {
-            let outcome = execute(Arc::clone(&shared.compute), shared.repository.clone(), step).await;
-            let error = outcome.err().map(|error| chain(&error));
+        let step = self.tasks.spawn("step", async move {
+            execute(Arc::clone(&shared.compute), shared.repository.clone(), shared.signer.clone(), step).await
+        });
+        self.tasks.spawn("step-end", async move {
+            // None: it panicked.
+            let error = match step.await.ok().flatten() {
+                Some(outcome) => outcome.err().map(|error| chain(&error)),
+                None => Some("an error of the platform's own; see the controller's log".to_owned()),
+            };
             // The loop is gone at shutdown: then nobody needs to know.
             let _ = ended.send(Ended { instance, created, what, error }).await;
         });
@@ -350,7 +417,8 @@ impl Reconcile {
         };
         let times = self.failed.get(&ended.instance).map_or(0, |failed| failed.times) + 1;
         let pause = RETRY_FIRST.saturating_mul(1 << times.min(6)).min(RETRY_MAX);
-        self.failed.insert(ended.instance.clone(), Failed { times, until: self.shared.clock.elapsed() + pause });
+        let until = self.shared.clock.elapsed() + pause;
+        self.failed.insert(ended.instance.clone(), Failed { times, until, error: error.clone() });
         if times == 1 {
             let text = format!("{}: {error}", ended.what);
             let about = self.about_instance(&lock(&self.shared.records), &ended.instance);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use appbase_core::v1::{MemberKind, Route};
-use appbase_core::{AppName, DeploymentId, EnvironmentName, MemberId, ReleaseNumber, SectionKey};
+use appbase_core::{AppName, DeploymentId, Digest, EnvironmentName, Generation, MemberId, ReleaseNumber, SectionKey};
+use controller_core::addresses::Range;
 use controller_core::v1::state::{
-    ChangeSet, Cluster, Deployment, DeploymentOutcome, Desired, DesiredApp, Head, MemberRecord, Published,
-    ReleaseRecord, Run, Snapshot,
+    ChangeSet, Cluster, Deployment, DeploymentOutcome, Desired, DesiredApp, Head, MemberRecord, NetworkRecord,
+    Published, ReleaseRecord, Run, Snapshot, TokenRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,8 @@ use crate::store::{Condition, Entry, Operation, Outcome, Revision, Store, StoreE
 const SNAPSHOT_EVERY: u64 = 256;
 /// Ended deployments kept per app and environment; the oldest are forgotten.
 const HISTORY_MAX: usize = 50;
+/// The default environment's place in the cluster's range.
+const DEFAULT_NETWORK: u8 = 1;
 const PUBLISHED: &str = "published";
 
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub(crate) struct Records {
     pub deployments: BTreeMap<DeploymentId, Deployment>,
     pub outcomes: BTreeMap<DeploymentId, DeploymentOutcome>,
     pub members: BTreeMap<MemberId, MemberKind>,
+    /// Where each environment has its place in the cluster's range.
+    pub networks: BTreeMap<EnvironmentName, u8>,
+    /// By the hash of the token.
+    pub tokens: BTreeMap<Digest, TokenRecord>,
     pub published: Published,
     /// The last revision of each key that is guarded.
     revisions: BTreeMap<String, Revision>,
@@ -44,6 +51,9 @@ pub(crate) enum Write {
     Outcome(DeploymentId, DeploymentOutcome),
     Member(MemberId, MemberKind),
     ForgetMember(MemberId),
+    Network(EnvironmentName, u8),
+    Token(Box<TokenRecord>),
+    RevokeToken(String),
     Published(Published),
 }
 
@@ -68,6 +78,8 @@ impl Records {
             deployments: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             members: BTreeMap::new(),
+            networks: BTreeMap::from([(EnvironmentName::default_name(), DEFAULT_NETWORK)]),
+            tokens: BTreeMap::new(),
             published: Published::default(),
             revisions: BTreeMap::new(),
         };
@@ -102,6 +114,14 @@ impl Records {
             ["member", id] => {
                 let record: MemberRecord = decode(entry)?;
                 self.members.insert(id_of(entry, id)?, record.kind);
+            }
+            ["network", environment] => {
+                let record: NetworkRecord = decode(entry)?;
+                self.networks.insert(id_of(entry, environment)?, record.number);
+            }
+            ["token", _] => {
+                let record: TokenRecord = decode(entry)?;
+                self.tokens.insert(record.hash, record);
             }
             [PUBLISHED] => self.published = decode(entry)?,
             _ => {}
@@ -156,9 +176,19 @@ impl Records {
         all
     }
 
+    /// The place of a new environment; none when all are taken.
+    pub(crate) fn free_network(&self) -> Option<u8> {
+        (1..=Range::NETWORKS_MAX).find(|number| !self.networks.values().any(|taken| taken == number))
+    }
+
     /// The number of the last publication; 0 before the first.
     pub(crate) fn published_number(&self) -> u64 {
         self.revisions.get(PUBLISHED).copied().unwrap_or_default()
+    }
+
+    /// The last publication as members know it.
+    pub(crate) fn published_generation(&self) -> Generation {
+        Generation { cluster: self.cluster.id.clone(), epoch: self.cluster.epoch, number: self.published_number() }
     }
 
     /// Another app's route that asks for the same requests.
@@ -210,6 +240,12 @@ impl Records {
                     operations.push(Operation::Put(format!("member/{id}"), encode(&MemberRecord { kind: *kind })));
                 }
                 Write::ForgetMember(id) => operations.push(Operation::Delete(format!("member/{id}"))),
+                Write::Network(environment, number) => {
+                    let record = NetworkRecord { number: *number };
+                    operations.push(Operation::Put(format!("network/{environment}"), encode(&record)));
+                }
+                Write::Token(token) => operations.push(Operation::Put(format!("token/{}", token.id), encode(token))),
+                Write::RevokeToken(id) => operations.push(Operation::Delete(format!("token/{id}"))),
                 Write::Published(published) => {
                     self.guard(PUBLISHED, &mut conditions);
                     operations.push(Operation::Put(PUBLISHED.to_owned(), encode(published)));
@@ -247,6 +283,13 @@ impl Records {
                 Write::Member(id, kind) => {
                     self.members.insert(id, kind);
                 }
+                Write::Network(environment, number) => {
+                    self.networks.insert(environment, number);
+                }
+                Write::Token(token) => {
+                    self.tokens.insert(token.hash, *token);
+                }
+                Write::RevokeToken(id) => self.tokens.retain(|_, token| token.id != id),
                 Write::ForgetMember(id) => {
                     self.members.remove(&id);
                 }
@@ -273,6 +316,22 @@ impl Records {
             Some(revision) => Condition::Unchanged(key.to_owned(), *revision),
             None => Condition::Absent(key.to_owned()),
         });
+    }
+}
+
+/// Makes the state of a stopped controller the one that members follow, although it is older than theirs: tables of a
+/// higher epoch are newer, whatever their number.
+pub(crate) async fn raise_epoch(store: &dyn Store) -> Result<Cluster, StoreError> {
+    let entries = store.list("cluster").await?;
+    let Some(entry) = entries.iter().find(|entry| entry.key == "cluster") else {
+        return Err(StoreError::Io { reason: "there is no cluster in it: no controller has run on it".to_owned() });
+    };
+    let mut cluster: Cluster = decode(entry)?;
+    cluster.epoch += 1;
+    let unchanged = Condition::Unchanged(entry.key.clone(), entry.revision);
+    match store.commit(vec![unchanged], vec![Operation::Put(entry.key.clone(), encode(&cluster))]).await? {
+        Outcome::Applied(_) => Ok(cluster),
+        Outcome::Conflict => Err(StoreError::Io { reason: "somebody else wrote the cluster's record".to_owned() }),
     }
 }
 

@@ -12,6 +12,9 @@ use repository_core::manifest::{Descriptor, Manifest, manifest};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
+/// The repository's word for a tag that stands for other bytes.
+pub(crate) const VERSION_EXISTS: &str = "version-exists";
+
 /// Limit of each small request; blobs of images are streamed without one.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -77,15 +80,23 @@ impl Repository {
         Ok(bytes)
     }
 
-    /// A large blob, streamed.
+    /// A large blob, streamed; silence in the middle ends it.
     pub(crate) async fn stream(
         &self,
         app: &AppName,
         digest: Digest,
     ) -> Result<BoxStream<'static, std::io::Result<bytes::Bytes>>, Problem> {
         let request = self.client.request(Method::GET, &format!("/v2/{app}/blobs/{digest}"));
-        let response = self.client.send(request).await.map_err(|error| unavailable(&error))?;
-        Ok(response.bytes_stream().map(|chunk| chunk.map_err(std::io::Error::other)).boxed())
+        let sent = tokio::time::timeout(LIMIT, self.client.send(request)).await.map_err(|_| silent())?;
+        let chunks = sent.map_err(|error| unavailable(&error))?.bytes_stream().boxed();
+        Ok(futures_util::stream::unfold(Some(chunks), async |chunks| {
+            let mut chunks = chunks?;
+            match tokio::time::timeout(LIMIT, chunks.next()).await {
+                Ok(chunk) => chunk.map(|chunk| (chunk.map_err(std::io::Error::other), Some(chunks))),
+                Err(_) => Some((Err(std::io::ErrorKind::TimedOut.into()), None)),
+            }
+        })
+        .boxed())
     }
 
     /// Puts a release document and its manifest, tagged `<environment>-r<number>`: pinned before anything runs of it.
@@ -126,6 +137,10 @@ fn unavailable(error: &ClientError) -> Problem {
             .detail(other.to_string())
             .hint("see whether it runs: platformctl status"),
     }
+}
+
+fn silent() -> Problem {
+    Problem::new(503, "repository-unreachable", format!("the repository said nothing for {} s", LIMIT.as_secs()))
 }
 
 fn lost(error: &reqwest::Error) -> Problem {

@@ -1,20 +1,21 @@
 //! Run: opens the store, starts loop and API, answers the address.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use appbase_core::claims::{Reach, Scope};
 use appbase_core::v1::{Counters, Policy, Probe};
-use appbase_core::{ClusterId, DeploymentId, EnvironmentName, SectionKey};
+use appbase_core::{ClusterId, DeploymentId, SectionKey};
 use controller_core::addresses::{Addresses, Range};
 use controller_core::observed::Observed;
 use controller_core::plan::Setting;
 use controller_core::resolve::Defaults;
 use controller_core::time::Now;
 use controller_core::v1::state::Cluster;
-use dns_core::v1::{PlatformNames, View};
 use kit::client::Client;
+use kit::keys::{KeyDirectory, Signer};
 use kit::problem::Problem;
 use kit::{Clock, Shutdown, Tasks};
 use node::Compute;
@@ -26,11 +27,9 @@ use crate::members::Members;
 use crate::reconcile::Reconcile;
 use crate::records::{self, Records, Write, lock};
 use crate::repository::Repository;
-use crate::store::{Revision, SqliteStore, Store, StoreError};
+use crate::store::{Revision, STATE_FILE, SqliteStore, Store, StoreError};
 use crate::tables::{Rendered, Tables};
 
-/// The default environment's place in the cluster's range.
-const DEFAULT_NETWORK: u8 = 1;
 /// How often a wait for a state of the records looks.
 const UNTIL_LOOK: Duration = Duration::from_millis(20);
 
@@ -42,8 +41,14 @@ pub enum RunError {
     Journal(#[from] rusqlite::Error),
     #[error(transparent)]
     Bind(#[from] kit::serve::BindError),
-    #[error("the cluster's id cannot be read from {path}: {reason}; make it with: platformer init --data DIR")]
-    ClusterFile { path: std::path::PathBuf, reason: String },
+    #[error(transparent)]
+    Keys(#[from] kit::keys::KeyError),
+    #[error("the keys are of cluster {theirs}, the data is of {ours}: give the keys that belong to it")]
+    OtherKeys { ours: ClusterId, theirs: ClusterId },
+    #[error(
+        "without keys everybody may do everything, and {address} is not loopback: make keys with platformer init --keys DIR and give --keys DIR"
+    )]
+    Open { address: SocketAddr },
     #[error("the engine cannot be used")]
     Compute(#[from] node::ComputeError),
     #[error("the process engine cannot be used")]
@@ -71,13 +76,15 @@ pub(crate) struct Shared {
     pub tables: Tables,
     pub members: Members,
     pub repository: Repository,
+    /// None: nobody is asked who they are.
+    pub signer: Option<Signer>,
     pub compute: Arc<dyn Compute>,
     pub defaults: Defaults,
-    pub platform: PlatformNames,
     pub look_again: Notify,
     /// Why the server cannot be seen, while it cannot.
     pub gap: Mutex<Option<String>>,
     pub shutdown: Shutdown,
+    pub tasks: Tasks,
     shown: Mutex<Arc<Shown>>,
     baselines: Mutex<BTreeMap<DeploymentId, Counters>>,
 }
@@ -95,8 +102,21 @@ impl Shared {
         Now { unix_ms: self.clock.unix_ms(), elapsed: self.clock.elapsed() }
     }
 
+    /// Why nothing may be changed, while this state is older than what members have in force.
+    pub(crate) fn is_older(&self) -> Option<String> {
+        self.members.ahead_of(&lock(&self.records).published_generation())
+    }
+
     /// Commits with the pen held by the caller.
     pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        if let Some(reason) = self.is_older() {
+            return Err(StoreError::Older { reason });
+        }
+        self.commit_in_any_state(writes).await
+    }
+
+    /// The same also while this state is older than the platform: for what takes rights or members away.
+    pub(crate) async fn commit_in_any_state(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
         records::commit(&*self.store, &self.records, writes).await
     }
 
@@ -134,6 +154,11 @@ impl Shared {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Older { reason } = error {
+            return Self::new(409, "older-state", "the controller has an older state than the platform: nothing was changed")
+                .detail(reason)
+                .hint("put the newer state back; or, to go on from this one: stop the controller, then controller raise-epoch");
+        }
         Self::new(507, "not-stored", "the change could not be stored; nothing of it is in force")
             .detail(kit::problem::chain(&error))
             .hint("see whether the disk of the controller is full")
@@ -142,17 +167,23 @@ impl From<StoreError> for Problem {
 
 pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
     let clock = Clock::start();
+    let signer = config.keys.as_ref().map(|path| KeyDirectory::new(path).signer()).transpose()?;
+    if signer.is_none() && !config.listen.ip().is_loopback() {
+        return Err(RunError::Open { address: config.listen });
+    }
     let listener = kit::serve::bind(config.listen).await?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data)?);
-    let identity = config.cluster_file.as_deref().map(read_cluster).transpose()?;
-    let records = Records::load(&*store, || identity.unwrap_or_else(new_cluster)).await?;
+    let identity = signer.as_ref().map(|signer| signer.trust.cluster.clone());
+    let records = Records::load(&*store, || new_cluster(identity.clone())).await?;
+    if let Some(theirs) = identity.filter(|theirs| *theirs != records.cluster.id) {
+        return Err(RunError::OtherKeys { ours: records.cluster.id, theirs });
+    }
     let journal = Journal::open(&config.data)?;
     let cluster = records.cluster.clone();
     let compute = compute(&config, &cluster.id, tasks, shutdown, clock).await?;
     let (engine_range, setting) = setting(&config, &cluster.id);
     let tables = Tables::new(cluster.clone());
-    let platform = platform_names(&config);
-    restore_tables(&tables, &records, &platform);
+    restore_tables(&tables, &records, &config);
     let shared = Arc::new(Shared {
         clock,
         store,
@@ -161,19 +192,19 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         journal,
         tables,
         members: Members::default(),
-        repository: Repository::new(Client::new(&config.repository, None)),
+        repository: Repository::new(Client::new(&config.repository, repository_token(signer.as_ref()))),
+        signer,
         compute,
         defaults: defaults(&config),
-        platform,
         look_again: Notify::new(),
         gap: Mutex::default(),
         shutdown: shutdown.clone(),
+        tasks: tasks.clone(),
         shown: Mutex::default(),
         baselines: Mutex::default(),
         config,
     });
-    let networks = BTreeMap::from([(EnvironmentName::default_name(), DEFAULT_NETWORK)]);
-    let addresses = Addresses::new(engine_range, networks);
+    let addresses = Addresses::new(engine_range, BTreeMap::new());
     let reconcile = Reconcile::new(Arc::clone(&shared), setting, addresses, tasks.clone());
     let stop = shutdown.asked();
     tasks.spawn("reconcile", async move {
@@ -183,8 +214,22 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
     Ok(Handle { api, cluster: cluster.id })
 }
 
-fn new_cluster() -> Cluster {
-    Cluster { id: new_cluster_id(), epoch: 1 }
+fn new_cluster(identity: Option<ClusterId>) -> Cluster {
+    Cluster { id: identity.unwrap_or_else(new_cluster_id), epoch: 1 }
+}
+
+/// The controller's own, as long as its key.
+fn repository_token(signer: Option<&Signer>) -> Option<String> {
+    signer.map(|signer| signer.sign("controller", Scope::Repository { reach: Reach::Pin }, None))
+}
+
+/// Makes the state in a stopped controller's directory the one that members follow; answers the new epoch.
+pub async fn raise_epoch(data: &std::path::Path) -> Result<u64, StoreError> {
+    if !data.join(STATE_FILE).exists() {
+        let place = data.display().to_string();
+        return Err(StoreError::Open { place, reason: "there is no state of a controller".to_owned() });
+    }
+    Ok(records::raise_epoch(&SqliteStore::open(data)?).await?.epoch)
 }
 
 /// A random identity for a new cluster.
@@ -193,16 +238,9 @@ pub fn new_cluster_id() -> ClusterId {
     ClusterId::parse(&id).expect("a letter and hex digits are a name")
 }
 
-fn read_cluster(path: &std::path::Path) -> Result<Cluster, RunError> {
-    let wrong = |reason: String| RunError::ClusterFile { path: path.to_path_buf(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let id = ClusterId::parse(text.trim()).map_err(|error| wrong(error.to_string()))?;
-    Ok(Cluster { id, epoch: 1 })
-}
-
 /// What was published before goes out again with its number, if the records still say the same.
-fn restore_tables(tables: &Tables, records: &Records, platform: &PlatformNames) {
-    let rendered = Rendered::of(records, platform);
+fn restore_tables(tables: &Tables, records: &Records, config: &Config) {
+    let rendered = Rendered::of(records, config);
     if records.published_number() > 0 && rendered.digests() == records.published {
         tables.put(rendered, records.published_number());
     }
@@ -253,49 +291,17 @@ async fn compute(
             Arc::new(node::process::ProcessEngine::new(process, tasks, clock)?)
         }
         Engine::Docker => {
+            let defaults = node::docker::Config::new(cluster.clone(), config.server.clone(), env!("CARGO_PKG_VERSION"));
             let docker = node::docker::Config {
                 socket: config.docker_socket.clone(),
+                project: config.project.clone(),
+                base_image: config.base_image.clone().unwrap_or_else(|| defaults.base_image.clone()),
                 range: config.range.parse().map_err(|error| node::ComputeError::Refused {
                     reason: format!("range {}: {error}", config.range),
                 })?,
-                ..node::docker::Config::new(cluster.clone(), config.server.clone(), env!("CARGO_PKG_VERSION"))
+                ..defaults
             };
             Arc::new(node::docker::DockerEngine::connect(docker, clock, tasks, shutdown).await?)
         }
     })
-}
-
-/// The names of the platform's own parts, as each class of askers reaches them.
-fn platform_names(config: &Config) -> PlatformNames {
-    let mut views = Vec::new();
-    if config.engine == Engine::Docker {
-        views.push(instance_view(config, EnvironmentName::default_name(), DEFAULT_NETWORK));
-    }
-    let parts = ["lb", "dns", "repository", "controller"];
-    views.push(View {
-        name: "host".to_owned(),
-        sources: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
-        environment: None,
-        forward: true,
-        parts: parts.iter().map(|part| ((*part).to_owned(), vec![config.public_address])).collect(),
-    });
-    PlatformNames {
-        domain: config.domain.clone(),
-        ttl_ms: config.name_ttl_ms,
-        views,
-        servers: BTreeMap::from([(config.server.clone(), vec![config.public_address])]),
-    }
-}
-
-/// What instances of an environment see: the parts at their fixed addresses in the environment's own network.
-fn instance_view(config: &Config, environment: EnvironmentName, network: u8) -> View {
-    let base = u32::from(config.range_base()) + (u32::from(network) << 12);
-    let at = |offset: u32| vec![IpAddr::V4(Ipv4Addr::from(base + offset))];
-    View {
-        name: environment.to_string(),
-        sources: vec![format!("{}/20", Ipv4Addr::from(base))],
-        environment: Some(environment),
-        forward: true,
-        parts: BTreeMap::from([("lb".to_owned(), at(2)), ("dns".to_owned(), at(3)), ("repository".to_owned(), at(4))]),
-    }
 }

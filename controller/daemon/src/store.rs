@@ -4,7 +4,7 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-pub(crate) use sqlite::SqliteStore;
+pub(crate) use sqlite::{STATE_FILE, SqliteStore};
 
 /// Strictly rising for the whole store: the revision of a transaction is that of everything it wrote.
 pub(crate) type Revision = u64;
@@ -50,6 +50,8 @@ pub enum StoreError {
     Held { place: String, holder: String },
     #[error("the store cannot be read or written: {reason}")]
     Io { reason: String },
+    #[error("{reason}")]
+    Older { reason: String },
     #[error("entry {key} cannot be understood: {reason}")]
     Unreadable { key: String, reason: String },
 }

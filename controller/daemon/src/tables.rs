@@ -8,11 +8,12 @@ use appbase_core::v1::TableUpdate;
 use appbase_core::{Digest, Generation, SectionKey};
 use controller_core::render;
 use controller_core::v1::state::{Cluster, Published};
-use dns_core::v1::{NameSection, PlatformNames};
+use dns_core::v1::NameSection;
 use lb_core::v1::RouteSection;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::records::Records;
 
 /// Both tables as the records say they should be.
@@ -23,9 +24,10 @@ pub(crate) struct Rendered {
 }
 
 impl Rendered {
-    pub(crate) fn of(records: &Records, platform: &PlatformNames) -> Self {
+    pub(crate) fn of(records: &Records, config: &Config) -> Self {
         let mut rendered = Self::default();
-        rendered.names.insert(SectionKey::Platform, NameSection::Platform(platform.clone()));
+        let platform = crate::names::platform(config, &records.networks);
+        rendered.names.insert(SectionKey::Platform, NameSection::Platform(platform));
         let none = BTreeMap::new();
         for (key, run) in &records.runs {
             let SectionKey::App { environment, app } = key else { continue };

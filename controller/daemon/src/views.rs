@@ -40,15 +40,13 @@ pub(crate) fn platform(shared: &Shared) -> PlatformStatus {
         SectionKey::Platform => None,
     });
     let gap = shared.gap.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let gap = gap.map(|reason| format!("server {} cannot be seen: {reason}", shared.config.server));
     PlatformStatus {
         info,
         generation: shared.tables.generation(),
         members: members(shared, &records),
         apps: apps.collect(),
-        problems: gap
-            .map(|reason| format!("server {} cannot be seen: {reason}", shared.config.server))
-            .into_iter()
-            .collect(),
+        problems: gap.into_iter().chain(shared.members.ahead_of(&records.published_generation())).collect(),
     }
 }
 
@@ -156,6 +154,7 @@ fn phase(seen: Seen<&controller_core::v1::compute::ObservedInstance>) -> &'stati
             InstancePhase::Created => "created",
             InstancePhase::Running => "running",
             InstancePhase::Ended => "ended",
+            InstancePhase::Lost => "lost",
         },
     }
 }

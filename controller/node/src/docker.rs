@@ -38,7 +38,7 @@ use controller_core::v1::compute::{CreateInstance, ServerSeen};
 use futures_util::stream::BoxStream;
 use tokio::sync::{Mutex, watch};
 
-pub use labels::{PART, PROJECT};
+pub use labels::{PART, PROJECT, PROJECT_DEFAULT};
 pub use network::EnvironmentNetwork;
 pub use range::{EnvironmentSubnet, Subnet, SubnetError};
 
@@ -60,8 +60,9 @@ pub struct Config {
     pub base_image: String,
     /// First word of the name of the volume that brings boot into other images.
     pub boot_volume: String,
-    /// The compose project whose containers with a [`PART`] label are this platform's. None: the project of the
-    /// container that the controller runs in, if it does.
+    /// The platform's name on this engine: first word of every name it makes, and the [`PROJECT`] (or compose project)
+    /// whose containers with a [`PART`] label are its parts. None: the compose project of the container that the
+    /// controller runs in, else [`PROJECT_DEFAULT`].
     pub project: Option<String>,
     /// What instances get as their DNS server; none for the platform's own dns at its fixed address in their network.
     pub dns: Option<IpAddr>,
@@ -92,6 +93,8 @@ pub struct DockerEngine {
     hints: Arc<hints::Hints>,
     /// Held while networks are made or joined.
     networks: Arc<Mutex<()>>,
+    /// Held while an image is loaded.
+    loads: Arc<Mutex<()>>,
     /// The boot volume that is known to be filled; held while one is.
     boot_volumes: Arc<Mutex<Option<String>>>,
 }
@@ -105,7 +108,10 @@ impl DockerEngine {
         shutdown: &kit::Shutdown,
     ) -> Result<Self, ComputeError> {
         if config.range.environment(0).is_none() {
-            let reason = format!("the range {} is smaller than one environment: give at least a /20", config.range);
+            let reason = format!(
+                "the range {} is smaller than one environment: give a /16, which has room for 15",
+                config.range
+            );
             return Err(ComputeError::Refused { reason });
         }
         let socket = config.socket.clone();
@@ -119,12 +125,13 @@ impl DockerEngine {
             clock,
             hints: Arc::default(),
             networks: Arc::default(),
+            loads: Arc::default(),
             boot_volumes: Arc::default(),
         };
         engine.check_version().await?;
         if engine.config.project.is_none() {
-            let project = engine.own_project().await?;
-            engine.config = Arc::new(Config { project, ..Config::clone(&engine.config) });
+            let project = engine.own_project().await?.unwrap_or_else(|| PROJECT_DEFAULT.to_owned());
+            engine.config = Arc::new(Config { project: Some(project), ..Config::clone(&engine.config) });
         }
         tasks.spawn("docker-events", hints::follow(engine.clone(), shutdown.clone()));
         Ok(engine)
@@ -163,14 +170,20 @@ impl DockerEngine {
 
     /// What every volume, network and helper of this cluster carries.
     fn own_labels(&self) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::from([
+        BTreeMap::from([
             (label::CLUSTER.to_owned(), self.config.cluster.to_string()),
             (label::SERVER.to_owned(), self.config.server.to_string()),
-        ]);
-        if let Some(project) = &self.config.project {
-            labels.insert(PROJECT.to_owned(), project.clone());
-        }
-        labels
+            (PROJECT.to_owned(), self.project().to_owned()),
+        ])
+    }
+
+    fn project(&self) -> &str {
+        self.config.project.as_deref().unwrap_or(PROJECT_DEFAULT)
+    }
+
+    /// Name of an instance's container and of its volume: two platforms on one engine may run the same app.
+    fn name_of(&self, id: &InstanceId) -> String {
+        format!("{}-{id}", self.project())
     }
 }
 
@@ -224,6 +237,6 @@ impl Compute for DockerEngine {
         if self.own(id).await?.is_none() {
             return Err(ComputeError::Unknown(id.clone()));
         }
-        Ok(self.log_lines(id.as_str(), request))
+        Ok(self.log_lines(&self.name_of(id), request))
     }
 }

@@ -207,7 +207,8 @@ impl Compute for ProcessEngine {
         self.inner.reap();
         let config = &self.inner.config;
         let instances = seen::observe(&self.inner.instances, &config.cluster)?;
-        Ok(ServerSeen { server: config.server.clone(), instances })
+        let taken_ports = kit::serve::listening_ports();
+        Ok(ServerSeen { server: config.server.clone(), instances, taken_ports })
     }
 
     fn hints(&self) -> watch::Receiver<u64> {

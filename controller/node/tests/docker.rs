@@ -4,6 +4,8 @@
 
 #[path = "docker/place.rs"]
 mod place;
+#[path = "docker/relay.rs"]
+mod relay;
 
 use std::time::Duration;
 
@@ -47,8 +49,8 @@ async fn an_artifact_lives_its_life() {
     assert!(!log.contains("OTHER=") && !log.contains("secret"), "{log}");
     let seen = place.wait(&request.id, |seen| seen.phase == InstancePhase::Running && seen.running_for_ms > 0).await;
     assert!(seen.running_for_ms < 60_000 && seen.restarts == 0, "{seen:?}");
-    let inspected = place.docker(&["inspect", "-f", INSPECT, request.id.as_str()]);
-    assert_eq!(inspected.trim(), "10.210.0.16 256 134217728 [ALL] [no-new-privileges] unless-stopped json-file");
+    let inspected = place.docker(&["inspect", "-f", &inspect(&place.network("life")), &place.name(&request.id)]);
+    assert_eq!(inspected.trim(), "10.208.0.16 256 134217728 [ALL] [no-new-privileges] unless-stopped json-file");
 
     engine.stop(&request.id, GRACE).await.expect("stopped");
     engine.stop(&request.id, GRACE).await.expect("stopped twice");
@@ -59,13 +61,17 @@ async fn an_artifact_lives_its_life() {
     engine.remove(&request.id).await.expect("removed while running");
     engine.remove(&request.id).await.expect("removed twice");
     assert_eq!(place.seen(&request.id).await, None);
-    assert_eq!(place.docker(&["volume", "ls", "-q", "-f", &format!("name=platformer-{}", request.id)]), "");
+    assert_eq!(place.docker(&["volume", "ls", "-q", "-f", &format!("name={}", place.name(&request.id))]), "");
     assert!(matches!(engine.start(&request.id).await, Err(ComputeError::Unknown(_))));
     let none = engine.logs(&request.id, LogRequest { tail: 1, follow: false }).await.map(|_| ());
     assert!(matches!(none, Err(ComputeError::Unknown(_))));
 }
 
-const INSPECT: &str = "{{(index .NetworkSettings.Networks \"platformer-env-life\").IPAddress}} {{.HostConfig.PidsLimit}} {{.HostConfig.Memory}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.RestartPolicy.Name}} {{.HostConfig.LogConfig.Type}}";
+fn inspect(network: &str) -> String {
+    let of_host = ["PidsLimit", "Memory", "CapDrop", "SecurityOpt", "RestartPolicy.Name", "LogConfig.Type"];
+    let of_host = of_host.map(|field| format!("{{{{.HostConfig.{field}}}}}")).join(" ");
+    format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}} {of_host}")
+}
 
 #[tokio::test]
 async fn an_image_runs_its_own_words_as_its_own_user() {
@@ -128,7 +134,7 @@ async fn what_is_not_ours_is_left_alone() {
     let Some(place) = Place::open(4).await else { return };
     let mut request = place.request("foreign", 0);
     let image = place.base_image();
-    place.docker(&["create", "--name", request.id.as_str(), "--label", &place.mark(), &image]);
+    place.docker(&["create", "--name", &place.name(&request.id), "--label", &place.mark(), &image]);
     let refused = |answer: Result<(), ComputeError>| {
         assert!(matches!(&answer, Err(ComputeError::Refused { .. })), "{answer:?}");
     };
@@ -137,7 +143,7 @@ async fn what_is_not_ours_is_left_alone() {
     refused(place.engine.stop(&request.id, GRACE).await);
     refused(place.engine.remove(&request.id).await);
     assert_eq!(place.seen(&request.id).await, None);
-    place.docker(&["rm", request.id.as_str()]);
+    place.docker(&["rm", &place.name(&request.id)]);
 
     place.engine.create(&request).await.expect("created");
     request.labels.release = 2;
@@ -176,16 +182,38 @@ async fn parts_are_joined_at_their_places_also_when_made_anew() {
         let form = "{{range $n, $e := .NetworkSettings.Networks}}{{$n}}={{$e.IPAddress}} {{end}}";
         place.docker(&["inspect", "-f", form, &name(part)])
     };
-    let base = place.range_text();
-    assert!(at("lb").contains(&format!("platformer-env-parts={base}.2 ")), "{}", at("lb"));
-    assert!(at("dns").contains(&format!("platformer-env-parts={base}.3 ")), "{}", at("dns"));
-    let dns = place.docker(&["inspect", "-f", "{{.HostConfig.Dns}}", request.id.as_str()]);
+    let (base, network) = (place.range_text(), place.network("parts"));
+    assert!(at("lb").contains(&format!("{network}={base}.2 ")), "{}", at("lb"));
+    assert!(at("dns").contains(&format!("{network}={base}.3 ")), "{}", at("dns"));
+    let dns = place.docker(&["inspect", "-f", "{{.HostConfig.Dns}}", &place.name(&request.id)]);
     assert_eq!(dns.trim(), format!("[{base}.3]"));
 
     place.docker(&["rm", "-f", &name("lb")]);
     let label = "io.platformer.part=lb";
     place.docker(&["run", "-d", "--name", &name("lb"), "--label", &cluster, "--label", label, &image, "run", "", ""]);
-    place.until("the new lb is joined", || at("lb").contains(&format!("platformer-env-parts={base}.2 "))).await;
+    place.until("the new lb is joined", || at("lb").contains(&format!("{network}={base}.2 "))).await;
+}
+
+#[tokio::test]
+async fn two_platforms_on_one_engine_run_the_same_app() {
+    let Some(one) = Place::open(8).await else { return };
+    let Some(other) = Place::open(9).await else { return };
+    let (project, part) = (format!("io.platformer.project={}", one.cluster), "io.platformer.part=lb");
+    let lb = format!("{}-lb", one.cluster);
+    one.docker(&["run", "-d", "--name", &lb, "--label", &project, "--label", part, &one.base_image(), "run", "", ""]);
+    let mut requests = [one.request("same", 0), other.request("same", 0)];
+    requests[1].id = requests[0].id.clone();
+    for (place, request) in [(&one, &requests[0]), (&other, &requests[1])] {
+        place.engine.create(request).await.expect("created");
+        place.engine.start(&request.id).await.expect("started");
+    }
+    let networks = one.docker(&["inspect", "-f", "{{range $n, $e := .NetworkSettings.Networks}}{{$n}} {{end}}", &lb]);
+    assert!(networks.contains(&one.network("same")), "a part belongs to its project: {networks}");
+    assert!(!networks.contains(&other.network("same")), "and to no other: {networks}");
+    one.engine.remove(&requests[0].id).await.expect("removed");
+    assert_eq!(one.seen(&requests[0].id).await, None);
+    let seen = other.seen(&requests[1].id).await.expect("the other's is untouched");
+    assert_eq!((seen.phase, seen.labels), (InstancePhase::Running, requests[1].labels.clone()));
 }
 
 #[tokio::test]
@@ -227,6 +255,40 @@ async fn no_docker_says_what_to_do() {
     let rude = tokio::net::UnixListener::bind(directory.join("rude.sock")).expect("bound");
     let (text, _) = tokio::join!(connect("rude.sock"), async { drop(rude.accept().await) });
     assert!(text.contains("broke"), "{text}");
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
+/// A gap is an error, never an empty list: who takes it for one would make everything anew.
+#[tokio::test]
+async fn docker_may_be_gone_in_the_middle() {
+    let Some(place) = Place::open(8).await else { return };
+    let directory = std::env::temp_dir().join(format!("node-relay-{}", place.cluster));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let mut relay = relay::Relay::new(&directory);
+    let engine = place.engine_over(&relay.socket).await.expect("connected");
+    let request = place.request("gone", 0);
+    engine.create(&request).await.expect("created");
+    engine.start(&request.id).await.expect("started");
+    let before = place.seen(&request.id).await.expect("seen");
+    let mut hints = engine.hints();
+    relay.take_away();
+    for outcome in [
+        engine.observe().await.map(|_| ()),
+        engine.create(&place.request("gone", 1)).await,
+        engine.stop(&request.id, GRACE).await,
+        engine.remove(&request.id).await,
+    ] {
+        assert!(matches!(&outcome, Err(ComputeError::Unreachable { .. })), "{outcome:?}");
+    }
+    assert_eq!(place.seen(&request.id).await.map(|seen| seen.phase), Some(InstancePhase::Running));
+    hints.mark_unchanged();
+    relay.put_back();
+    let seen = engine.observe().await.expect("it is back").instances;
+    assert_eq!(seen.iter().map(|seen| (&seen.id, seen.restarts)).collect::<Vec<_>>(), [(&before.id, 0)]);
+    // Its events are followed again: what happened meanwhile is looked at.
+    tokio::time::timeout(Duration::from_secs(15), hints.changed()).await.expect("a hint").expect("an engine");
+    engine.stop(&request.id, GRACE).await.expect("stopped");
+    engine.remove(&request.id).await.expect("removed");
     std::fs::remove_dir_all(&directory).expect("removed");
 }
 

@@ -140,7 +140,18 @@ impl World {
         };
         let (source, command) = (spec.source.clone(), spec.command.clone());
         let limits = Limits::default();
-        CreateInstance { id, labels, source, base: None, command, ip: None, limits, stop_grace_ms: 1000, config }
+        CreateInstance {
+            id,
+            labels,
+            source,
+            base: None,
+            command,
+            ip: None,
+            network: None,
+            limits,
+            stop_grace_ms: 1000,
+            config,
+        }
     }
 
     async fn started(&self, engine: &ProcessEngine, request: &CreateInstance) {
@@ -315,7 +326,7 @@ async fn a_killed_boot_is_seen_and_its_app_makes_way() {
     let [boot, app] = ["boot_pid", "app_pid"].map(|field| state(&world.path(&request.id), field).unwrap());
     rustix::process::kill_process(rustix::process::Pid::from_raw(boot).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
-    until("the end is seen", async || seen(&engine, &request.id).await.unwrap().phase == InstancePhase::Ended).await;
+    until("its loss is seen", async || seen(&engine, &request.id).await.unwrap().phase == InstancePhase::Lost).await;
     let problem = seen(&engine, &request.id).await.unwrap().problem.unwrap();
     assert!(problem.contains(&format!("its app still runs (pid {app})")), "{problem}");
     engine.start(&request.id).await.unwrap();

@@ -21,6 +21,10 @@ pub struct Config {
     /// Where /livez, /readyz and /metrics are
     #[arg(long, env = "PLATFORMER_REPOSITORY_ADMIN", default_value = "127.0.0.1:9182")]
     pub admin: SocketAddr,
+    /// The cluster.json that `platformer init` made: whose tokens to believe. Without it everybody may do everything, on
+    /// loopback only
+    #[arg(long, env = "PLATFORMER_TRUST_FILE")]
+    pub trust_file: Option<PathBuf>,
     /// Largest blob that is accepted
     #[arg(long, env = "PLATFORMER_REPOSITORY_BLOB_BYTES_MAX", default_value_t = BLOB_BYTES_MAX)]
     pub blob_bytes_max: u64,
@@ -33,6 +37,13 @@ impl Config {
     /// The defaults, on `data`, at ports that the system chooses.
     pub fn on_free_ports(data: PathBuf) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { listen: any, data, admin: any, blob_bytes_max: BLOB_BYTES_MAX, uploads_max: UPLOADS_MAX }
+        Self {
+            listen: any,
+            data,
+            admin: any,
+            trust_file: None,
+            blob_bytes_max: BLOB_BYTES_MAX,
+            uploads_max: UPLOADS_MAX,
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,7 +21,8 @@ use repository_core::{Code, Refusal, Route};
 use serde::Deserialize;
 
 use crate::store::Store;
-use authorize::{Authority, authorize};
+pub(crate) use authorize::Authority;
+use authorize::authorize;
 use respond::Failure;
 
 /// What every handler has.
@@ -31,8 +32,8 @@ pub(crate) struct App {
     authority: Arc<Authority>,
 }
 
-pub(crate) fn router(store: Arc<Store>) -> Router {
-    let app = App { store, authority: Arc::new(Authority::Open) };
+pub(crate) fn router(store: Arc<Store>, authority: Authority) -> Router {
+    let app = App { store, authority: Arc::new(authority) };
     Router::new()
         .route("/config/{app}/{file}", get(tutorial::config))
         .route("/files/{app}/{file}", get(tutorial::files))
@@ -58,7 +59,7 @@ async fn registry(State(app): State<App>, request: Request) -> Response {
 async fn answer(app: &App, request: Request) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let route = Route::parse(head.uri.path())?;
-    authorize(&app.authority, &route.access(head.method.as_str()), bearer(&head.headers))?;
+    authorize(&app.authority, &app.store, &route, &head.method, &head.headers).await?;
     let Query(parameters) = Query::<Parameters>::try_from_uri(&head.uri).map_err(|error| {
         Refusal::new(Code::Unsupported, "query-invalid", format!("query is not readable: {error}")).status(400)
     })?;
@@ -98,9 +99,4 @@ fn base() -> Response {
     let headers =
         [(header::CONTENT_TYPE.as_str(), "application/json"), ("docker-distribution-api-version", "registry/2.0")];
     (StatusCode::OK, headers, Body::from("{}")).into_response()
-}
-
-/// The token of `Authorization: Bearer …`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }

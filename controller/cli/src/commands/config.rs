@@ -76,7 +76,8 @@ async fn get(session: &Session<'_>, app: &AppName, key: Option<&str>) -> Result<
     Ok(Exit::Done)
 }
 
-async fn change(
+/// One change set of an app, and the deployment that puts it in force.
+pub(super) async fn change(
     session: &Session<'_>,
     app: &AppName,
     operations: Vec<Operation>,

@@ -1,13 +1,18 @@
 //! `deploy APP VERSION`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use appbase_core::{AppName, Version};
 use clap::Args;
 use controller_core::v1::api::{DeployAnswer, DeployRequest};
 
+use crate::args::duration;
 use crate::error::{Exit, Failure};
 use crate::follow::{WAIT_DEFAULT, follow};
+use crate::pack::pack;
+use crate::push::push;
+use crate::render::artifact;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -17,6 +22,12 @@ pub(crate) struct Arguments {
     /// End a running deployment of another version first
     #[arg(long)]
     supersede: bool,
+    /// Store this directory, program, .tar.gz or docker-archive as the version first
+    #[arg(long, value_name = "PATH")]
+    push: Option<PathBuf>,
+    /// Only when the app is not known yet: do nothing otherwise
+    #[arg(long)]
+    first: bool,
     #[command(flatten)]
     pub(super) waiting: Waiting,
 }
@@ -33,9 +44,25 @@ pub(crate) struct Waiting {
 }
 
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
+    if arguments.first && is_known(session, &arguments.app).await? {
+        session.output.talk(&format!("{} is there already: left as it is", arguments.app));
+        return Ok(Exit::Done);
+    }
+    if let Some(path) = &arguments.push {
+        let pushed = push(session, &arguments.app, &arguments.version, pack(path, None)?).await?;
+        session.output.talk(&artifact::pushed(&pushed));
+    }
     let request = DeployRequest { version: arguments.version, supersede: arguments.supersede };
     let answer = session.start(&arguments.app, "deployments", &request).await?;
     started(session, answer, &arguments.waiting).await
+}
+
+async fn is_known(session: &Session<'_>, app: &AppName) -> Result<bool, Failure> {
+    match session.app(app).await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.exit == Exit::NotFound => Ok(false),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// What follows an accepted deployment, whichever verb asked for it.
@@ -55,31 +82,4 @@ pub(super) async fn started(session: &Session<'_>, answer: DeployAnswer, waiting
         return Ok(Exit::Done);
     }
     follow(session, deployment, waiting.wait.unwrap_or(WAIT_DEFAULT)).await
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("\"{}\" is no time: use 30s, 10m or 1h", text.escape_debug());
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        "" | "s" => number,
-        "m" => number.saturating_mul(60),
-        "h" => number.saturating_mul(3600),
-        _ => return Err(wrong()),
-    };
-    Ok(Duration::from_secs(seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read() {
-        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
-        for bad in ["", "m", "1d", "-1s", "1.5h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 }

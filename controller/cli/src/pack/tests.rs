@@ -48,7 +48,8 @@ fn listing(packed: &mut Packed) -> Vec<String> {
 
 #[test]
 fn the_same_files_give_the_same_bytes() {
-    let files = [("b", "2", 0o600), ("a/x", "1", 0o700), ("platform.toml", "[web]", 0o644), ("notes.log", "", 0o644)];
+    let files =
+        [("b", "2", 0o600), ("a/x", "1", 0o700), ("platform.toml", "port = 80", 0o644), ("notes.log", "", 0o644)];
     let one = Tree::of(&files);
     let mut reversed = files;
     reversed.reverse();
@@ -60,7 +61,7 @@ fn the_same_files_give_the_same_bytes() {
     fs::set_permissions(two.path("b"), fs::Permissions::from_mode(0o664)).expect("set");
     let (mut one, mut two) = (one.pack().expect("packed"), two.pack().expect("packed"));
     assert_eq!(one.blob.digest, two.blob.digest);
-    assert_eq!(one.app_file, "[web]");
+    assert_eq!(one.app_file, "port = 80");
     assert_eq!(listing(&mut one), ["755 a", "755 a/x", "644 b", "777 link -> a/x"]);
     assert_eq!(listing(&mut two), listing(&mut one));
 }

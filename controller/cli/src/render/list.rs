@@ -1,7 +1,7 @@
 //! The short lists: plan, routes, values, contexts, and documents without a type of their own.
 
 use appbase_core::v1::Route;
-use controller_core::v1::api::{PlanView, RouteView};
+use controller_core::v1::api::{PlanView, RouteView, TokenView};
 use serde_json::Value;
 
 use super::table::{Cell, Column, cell, table, toned};
@@ -91,6 +91,24 @@ pub(crate) fn contexts(contexts: &[Context], current: Option<&Context>, width: u
         let token = if context.token.is_some() { "yes" } else { "no" };
         rows.push(vec![mark, cell(name.unwrap_or("(login)")), cell(&context.url), cell(token)]);
     }
+    table(&columns, &rows, width, paint)
+}
+
+pub(crate) fn tokens(tokens: &[TokenView], now_unix_ms: u64, width: usize, paint: Paint) -> String {
+    let columns = [Column::Id("TOKEN"), Column::Text("FOR"), Column::Id("MAY"), Column::Id("ENDS")];
+    let rows: Vec<Vec<Cell>> = tokens
+        .iter()
+        .map(|token| {
+            let left = token.expires_unix_ms.saturating_sub(now_unix_ms) / 3_600_000;
+            let ends = match left {
+                0 => toned(Tone::Dim, "within the hour, or over"),
+                1..48 => cell(format!("in {left} h")),
+                _ => cell(format!("in {} d", left / 24)),
+            };
+            let may = if token.read_only { "look" } else { "everything" };
+            vec![cell(&token.id), cell(&token.name), cell(may), ends]
+        })
+        .collect();
     table(&columns, &rows, width, paint)
 }
 

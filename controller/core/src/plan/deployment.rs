@@ -6,7 +6,7 @@ use appbase_core::{InstanceId, ReleaseNumber, Slot};
 
 use super::{Draft, given_up};
 use crate::observed::{MEMBER_UNSEEN_MAX, Seen};
-use crate::v1::compute::InstancePhase;
+use crate::v1::compute::{InstancePhase, ObservedInstance};
 use crate::v1::state::{EndState, EventKind, InstanceRecord, ReleaseRecord, Timer, Traffic};
 
 /// An instance whose app was started again so often without coming up is in a crash loop.
@@ -44,9 +44,9 @@ impl Draft<'_> {
         }
         let idle = self.idle_slot();
         if !self.clear_slot(idle, record.release.number) {
-            self.waits_for(format!("what is left in slot {idle} is being retired"));
-            return;
+            return self.wait_for_slot(idle);
         }
+        let deadline = self.begin_in_slot(record, deadline);
         self.run.warm = None;
         let traffic: Vec<_> = record.release.traffic.processes.keys().cloned().collect();
         for process in &traffic {
@@ -59,9 +59,49 @@ impl Draft<'_> {
                 let waited = self.plan.report.join("; ");
                 self.give_up(EndState::Aborted, format!("not all instances came up in time ({waited})"));
             }
-            Ok(false) => self.wake_at(deadline, "probe deadline"),
+            Ok(false) => {
+                self.wake_at(deadline, "probe deadline");
+                // A word wakes the loop, silence does not.
+                if let Some(left) = self.observed.next_silence() {
+                    self.wake_after(left, "an lb falls silent");
+                }
+            }
             Err(reason) => self.give_up(EndState::Aborted, reason),
         }
+    }
+
+    /// What was there before drains and stops at its own pace, which the new instances' deadline does not count; longer
+    /// than that lasts at the most only while a member is gone.
+    fn wait_for_slot(&mut self, slot: Slot) {
+        self.waits_for(format!("what is left in slot {slot} is being retired"));
+        let policies = self.records().filter(|(_, i)| i.slot == slot).filter_map(|(_, i)| {
+            let release = &self.release(i.release)?.release;
+            let policy = &release.traffic.policy;
+            let stop_ms = release.processes.get(&i.process)?.stop_grace_ms;
+            Some(policy.request_drain_ms.max(policy.stream_drain_ms) + stop_ms)
+        });
+        let own_pace_ms = policies.max().unwrap_or_default();
+        let limit_ms = own_pace_ms + MEMBER_UNSEEN_MAX.as_millis() as u64;
+        let limit = Timer::start(self.now, limit_ms);
+        let Some(deployment) = &mut self.deployment else { return };
+        let limit = *deployment.drain_deadline.get_or_insert(limit);
+        if !limit.is_over(self.now) {
+            return self.wake_at(limit, "slot limit");
+        }
+        let missing: Vec<String> = self.observed.missing_members().map(|(id, _)| id.to_string()).collect();
+        let reason = format!("the slot of the release before did not get free (not heard of: {})", missing.join(", "));
+        self.give_up(EndState::Aborted, reason);
+    }
+
+    /// The deadline of the new instances; it begins now when the slot had to be waited for.
+    fn begin_in_slot(&mut self, record: &ReleaseRecord, deadline: Timer) -> Timer {
+        let begins = Timer::start(self.now, record.release.traffic.policy.probe_deadline_ms);
+        let Some(deployment) = &mut self.deployment else { return deadline };
+        if deployment.drain_deadline.take().is_none() {
+            return deadline;
+        }
+        deployment.deadline = begins;
+        begins
     }
 
     /// Makes room in the idle slot: what is there of another release is given up. True once the slot is the release's.
@@ -101,7 +141,19 @@ impl Draft<'_> {
     }
 
     fn progress(&mut self, id: &InstanceId, instance: &InstanceRecord, settle: Duration) -> Progress {
-        let published = self.slice.published.filter(|_| self.slice.run.instances.contains_key(id));
+        // What answers at its address is not it, while it does not run or ends again and again. Where nothing can be seen,
+        // the members' word counts.
+        let seen = self.observed.instance(&instance.server, id);
+        // Restarts of long ago are no crash loop.
+        let loops = |seen: &ObservedInstance| {
+            seen.restarts >= RESTARTS_MAX && Duration::from_millis(seen.running_for_ms) < settle
+        };
+        let runs = match seen {
+            Seen::Unknown => true,
+            Seen::Absent => false,
+            Seen::Present(seen) => seen.phase == InstancePhase::Running && !loops(seen),
+        };
+        let published = self.slice.published.filter(|_| runs && self.slice.run.instances.contains_key(id));
         if let Some(up_for) = published.and_then(|generation| self.observed.up_for(id, generation)) {
             if up_for >= settle {
                 return Progress::Up;
@@ -109,10 +161,13 @@ impl Draft<'_> {
             self.wake_after(settle - up_for, "settle time");
             return Progress::Waiting(format!("{id} is up and settling"));
         }
-        match self.observed.instance(&instance.server, id) {
+        match seen {
             Seen::Unknown => Progress::Waiting(format!("{id}: server {} cannot be seen", instance.server)),
-            Seen::Absent => Progress::Waiting(format!("{id} is being created")),
-            Seen::Present(seen) if seen.restarts >= RESTARTS_MAX => {
+            Seen::Absent => Progress::Waiting(match self.observed.failed_steps.get(id) {
+                Some(error) => format!("{id} cannot be created: {error}"),
+                None => format!("{id} is being created"),
+            }),
+            Seen::Present(seen) if loops(seen) => {
                 let how =
                     seen.last_exit.as_ref().map_or_else(String::new, |exit| format!(", last {}", exit_text(exit)));
                 Progress::Broken(format!("{id} ended {} times{how}", seen.restarts))
@@ -171,8 +226,7 @@ impl Draft<'_> {
         });
         let background = self.background_up(record);
         if draining.is_empty() && matches!(background, Ok(true)) {
-            let window = record.release.traffic.policy.rollback_window_ms;
-            self.run.warm = Some(Timer::start(self.now, window));
+            self.keep_warm(record);
             self.run.last_good = Some(live);
             for id in self.ids(|i| i.release != live && i.address.is_none()) {
                 self.set(&id, Traffic::Retiring);
@@ -180,6 +234,7 @@ impl Draft<'_> {
             return self.end_deployment(EndState::Done, None);
         }
         if let Err(reason) = background {
+            self.keep_warm(record);
             return self.end_deployment(EndState::Degraded, Some(reason));
         }
         for id in &draining {
@@ -189,9 +244,16 @@ impl Draft<'_> {
         if !deadline.is_over(self.now) {
             return self.wake_at(deadline, "drain deadline");
         }
+        self.keep_warm(record);
         let missing: Vec<String> = self.observed.missing_members().map(|(id, _)| id.to_string()).collect();
         let reason = format!("waited too long for the old instances to drain (not heard of: {})", missing.join(", "));
         self.end_deployment(EndState::Degraded, Some(reason));
+    }
+
+    /// The release before stays as it is for a while, however the deployment ended: a way back is needed most when it
+    /// did not end well.
+    fn keep_warm(&mut self, record: &ReleaseRecord) {
+        self.run.warm = Some(Timer::start(self.now, record.release.traffic.policy.rollback_window_ms));
     }
 
     /// Whether the processes without a port run for the settle time; their records are `keep_live`'s work.

@@ -18,6 +18,10 @@
 //! GET  /v1/members/{id}/table?kind=&after=&cluster=&wait=   TableUpdate or null
 //! PUT  /v1/members/{id}/status                          MemberStatus -> null
 //! DELETE /v1/members/{id}                               forget a member that will not come back
+//! POST /v1/tokens                                       TokenRequest -> TokenAnswer (201)
+//! GET  /v1/tokens                                       [TokenView]
+//! DELETE /v1/tokens/{id}                                revoke
+//! POST /v1/repository-access                            RepositoryAccess
 //! ```
 
 use std::collections::BTreeMap;
@@ -48,6 +52,42 @@ pub struct ControllerInfo {
     /// Where lb takes requests, for display.
     #[serde(default)]
     pub lb: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRequest {
+    /// The person or pipeline that will use it, 1 to 64 characters.
+    pub name: String,
+    /// It may look and pull, not change or push.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Seconds until it ends: 30 days when absent, 365 at most.
+    #[serde(default)]
+    pub life_s: Option<u64>,
+}
+
+/// The only time that a token is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenAnswer {
+    pub token: String,
+    pub view: TokenView,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    pub id: String,
+    pub name: String,
+    pub read_only: bool,
+    pub created_unix_ms: u64,
+    pub expires_unix_ms: u64,
+}
+
+/// How to reach the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryAccess {
+    pub url: String,
+    /// For an hour; none where no tokens are asked for.
+    pub token: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

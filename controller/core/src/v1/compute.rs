@@ -1,5 +1,6 @@
 //! Arguments and answers of the node's `Compute`: what an instance is, on any engine.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use appbase_core::v1::{InstanceConfig, InstanceExit, Limits, Source};
@@ -38,6 +39,8 @@ pub struct CreateInstance {
     pub command: Vec<String>,
     /// The engine address of the instance (Docker: its fixed address in the environment's network).
     pub ip: Option<IpAddr>,
+    /// Number of the environment's network within the cluster's range; none where there are no networks.
+    pub network: Option<u8>,
     pub limits: Limits,
     pub stop_grace_ms: u64,
     /// Put 0600 into the instance's own volume or directory before the start.
@@ -71,6 +74,9 @@ pub enum InstancePhase {
     Running,
     /// Ended, and nothing will start it again by itself.
     Ended,
+    /// Killed together with what watches over it, or by a start of the machine: nobody could say anything of it. It only
+    /// has to be started again.
+    Lost,
 }
 
 /// Everything one server shows. A server that could not be seen is a gap, not an empty list.
@@ -78,4 +84,7 @@ pub enum InstancePhase {
 pub struct ServerSeen {
     pub server: ServerName,
     pub instances: Vec<ObservedInstance>,
+    /// Ports on which something of this machine listens, where instances share its addresses: no new one is sent there.
+    #[serde(default)]
+    pub taken_ports: BTreeSet<u16>,
 }

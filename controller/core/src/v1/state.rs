@@ -11,12 +11,15 @@
 //! outcome/<id>                   DeploymentOutcome
 //! published                      Published          digests of the sections that were published last
 //! member/<id>                    MemberRecord       desired: one that is not seen still counts
+//! network/<environment>          NetworkRecord      its place in the cluster's range, on Docker; never given again
+//! token/<id>                     TokenRecord        of a person; the token itself is kept nowhere
 //! ```
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use appbase_core::claims::Scope;
 use appbase_core::v1::{MemberKind, Release, Route};
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, InstanceId, ProcessName, ReleaseNumber, SectionKey,
@@ -104,7 +107,8 @@ pub struct ReleaseRecord {
     pub made_unix_ms: u64,
 }
 
-/// Time that is left, as of a moment on the controller's own clock. A restart goes on with what was left.
+/// Time that is left, as of a moment on the controller's own clock. A restart begins anew with what was left as of
+/// the last write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timer {
     pub left_ms: u64,
@@ -264,6 +268,23 @@ pub struct Published {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {
     pub kind: MemberKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    pub number: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    pub id: String,
+    /// The person or pipeline it was made for.
+    pub name: String,
+    pub hash: Digest,
+    /// [`Scope::Admin`] or [`Scope::Read`].
+    pub scope: Scope,
+    pub created_unix_ms: u64,
+    pub expires_unix_ms: u64,
 }
 
 /// What happened, past tense.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use appbase_core::{AppName, EnvironmentName, SectionKey};
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::{Extension, Json};
 use controller_core::desired::{CHANGE_SET_BYTES_MAX, OPERATIONS_MAX};
 use controller_core::render::live_release;
 use controller_core::v1::api::{ChangeSetAnswer, ChangeSetRequest, DeployAnswer, OperationResult};
@@ -13,6 +13,7 @@ use kit::problem::Problem;
 use serde::Deserialize;
 
 use super::{Answer, App};
+use crate::access::Caller;
 use crate::deploy::{self, Target, Wanted};
 use crate::journal::About;
 use crate::records::{Write, lock};
@@ -26,11 +27,12 @@ pub(super) struct ChangeQuery {
 
 pub(super) async fn apply(
     State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<ChangeQuery>,
     Json(request): Json<ChangeSetRequest>,
 ) -> Answer<ChangeSetAnswer> {
     check_size(&request)?;
-    let number = write(&shared, request.operations.clone()).await?;
+    let number = write(&shared, &caller.name, request.operations.clone()).await?;
     shared.look_again.notify_one();
     let results = request.operations.iter().map(|operation| OperationResult {
         id: operation.id.clone(),
@@ -42,7 +44,8 @@ pub(super) async fn apply(
     let mut deployment = None;
     if query.deploy {
         for (environment, app) in touched(&request.operations) {
-            deployment = deploy_live(&shared, environment, app).await?.and_then(|answer| answer.deployment);
+            deployment =
+                deploy_live(&shared, &caller.name, environment, app).await?.and_then(|answer| answer.deployment);
         }
     }
     Ok(Json(ChangeSetAnswer { number, results, deployment }))
@@ -63,12 +66,12 @@ fn check_size(request: &ChangeSetRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn write(shared: &App, operations: Vec<Operation>) -> Result<u64, Problem> {
+async fn write(shared: &App, author: &str, operations: Vec<Operation>) -> Result<u64, Problem> {
     let _pen = shared.pen.lock().await;
     let (change, desired) = {
         let records = lock(&shared.records);
-        let change =
-            ChangeSet { number: records.head + 1, unix_ms: shared.clock.unix_ms(), author: String::new(), operations };
+        let (number, unix_ms) = (records.head + 1, shared.clock.unix_ms());
+        let change = ChangeSet { number, unix_ms, author: author.to_owned(), operations };
         let desired =
             records.desired.apply(&change).map_err(|error| Problem::new(422, error.code, error.to_string()))?;
         (change, desired)
@@ -94,6 +97,7 @@ fn touched(operations: &[Operation]) -> BTreeSet<(EnvironmentName, AppName)> {
 
 async fn deploy_live(
     shared: &App,
+    author: &str,
     environment: EnvironmentName,
     app: AppName,
 ) -> Result<Option<DeployAnswer>, Problem> {
@@ -109,6 +113,7 @@ async fn deploy_live(
         app,
         target: Target::Version(version),
         kind: DeploymentKind::Config,
+        author: author.to_owned(),
         supersede: false,
         idempotency_key: None,
     };

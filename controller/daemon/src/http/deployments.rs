@@ -1,14 +1,15 @@
 //! Deployments: start, look, cancel.
 
 use appbase_core::{DeploymentId, SectionKey};
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
 use controller_core::v1::api::{DeployAnswer, DeployRequest, DeploymentView, RollbackRequest};
 use controller_core::v1::state::DeploymentKind;
 use kit::problem::Problem;
 
 use super::{Answer, App, InEnvironment, app_name, unknown_app};
+use crate::access::Caller;
 use crate::deploy::{self, Target, Wanted};
 use crate::records::lock;
 use crate::views;
@@ -18,6 +19,7 @@ const KEY_BYTES_MAX: usize = 128;
 
 pub(super) async fn deploy(
     State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
     headers: HeaderMap,
@@ -28,6 +30,7 @@ pub(super) async fn deploy(
         app: app_name(&app)?,
         target: Target::Version(request.version),
         kind: DeploymentKind::Deploy,
+        author: caller.name,
         supersede: request.supersede,
         idempotency_key: idempotency_key(&headers)?,
     };
@@ -36,6 +39,7 @@ pub(super) async fn deploy(
 
 pub(super) async fn rollback(
     State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
     Path(app): Path<String>,
     Query(query): Query<InEnvironment>,
     headers: HeaderMap,
@@ -62,6 +66,7 @@ pub(super) async fn rollback(
         app,
         target: Target::Release(release),
         kind: DeploymentKind::Rollback,
+        author: caller.name,
         supersede: false,
         idempotency_key: idempotency_key(&headers)?,
     };

@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use appbase_core::v1::{MemberKind, MemberStatus};
 use appbase_core::{ClusterId, Generation, MemberId};
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use kit::problem::Problem;
 use serde::Deserialize;
 
 use super::{Answer, App};
+use crate::access::Caller;
 use crate::records::{Write, lock};
 
+/// More lbs and dns servers than a cluster has; each one is waited for.
+const MEMBERS_MAX: usize = 64;
 /// A poll is held no longer than this.
 const WAIT_MAX: u64 = 60;
 
@@ -31,10 +34,12 @@ pub(super) struct TableQuery {
 
 pub(super) async fn table(
     State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Query(query): Query<TableQuery>,
 ) -> Result<Response, Problem> {
     member(&id)?;
+    caller.check_member(query.kind)?;
     let after =
         query.after.as_deref().zip(query.cluster).map(|(text, cluster)| generation(text, cluster)).transpose()?;
     let wait = Duration::from_secs(query.wait.min(WAIT_MAX));
@@ -63,25 +68,35 @@ fn member(text: &str) -> Result<MemberId, Problem> {
 
 pub(super) async fn status(
     State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     Json(status): Json<MemberStatus>,
 ) -> Answer<()> {
     let id = member(&id)?;
     let kind = status.kind;
+    caller.check_member(kind)?;
     let known = lock(&shared.records).members.get(&id).copied();
-    match known {
+    // Heard before anything is written: it may know of a newer state.
+    let news = |status| shared.members.heard(&id, status, shared.now());
+    let news = match known {
         Some(known) if known != kind => {
             return Err(Problem::new(409, "member-kind", format!("{id} is known as {known}, not as {kind}"))
                 .hint("give each member a name of its own"));
         }
-        Some(_) => {}
+        Some(_) => news(status),
+        None if lock(&shared.records).members.len() >= MEMBERS_MAX => {
+            return Err(Problem::new(409, "too-many-members", format!("there are {MEMBERS_MAX} members already"))
+                .hint("forget those that are gone: platformctl member ls, platformctl member forget ID"));
+        }
         // Its first word makes it wanted: from now on it counts also while it is not heard.
         None => {
+            let news = news(status);
             let _pen = shared.pen.lock().await;
             shared.commit(vec![Write::Member(id.clone(), kind)]).await?;
+            news
         }
-    }
-    if shared.members.heard(&id, status, shared.now()) {
+    };
+    if news {
         shared.look_again.notify_one();
     }
     Ok(Json(()))
@@ -90,11 +105,13 @@ pub(super) async fn status(
 pub(super) async fn forget(State(shared): State<App>, Path(id): Path<String>) -> Answer<()> {
     let id = member(&id)?;
     let _pen = shared.pen.lock().await;
-    if !lock(&shared.records).members.contains_key(&id) {
+    // One that was heard and could not be recorded is forgotten as well.
+    let was_heard = shared.members.forget(&id);
+    if lock(&shared.records).members.contains_key(&id) {
+        shared.commit_in_any_state(vec![Write::ForgetMember(id.clone())]).await?;
+    } else if !was_heard {
         return Err(Problem::new(404, "unknown-member", format!("there is no member {id}")));
     }
-    shared.commit(vec![Write::ForgetMember(id.clone())]).await?;
-    shared.members.forget(&id);
     shared.look_again.notify_one();
     Ok(Json(()))
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +18,9 @@ CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY CHECK (id = 1), revis
 INSERT OR IGNORE INTO counter (id, revision) VALUES (1, 0);
 ";
 
+/// The database, in the controller's directory.
+pub(crate) const STATE_FILE: &str = "state.db";
+
 pub(crate) struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
     /// Held as long as the store is open.
@@ -28,9 +32,11 @@ impl SqliteStore {
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let place = directory.display().to_string();
         let open = |reason: String| StoreError::Open { place: place.clone(), reason };
-        fs::create_dir_all(directory).map_err(|error| open(error.to_string()))?;
+        // Values of apps are in it.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|error| open(error.to_string()))?;
         let lock = lock(directory)?;
-        let connection = Connection::open(directory.join("state.db")).map_err(|error| open(error.to_string()))?;
+        let connection = Connection::open(directory.join(STATE_FILE)).map_err(|error| open(error.to_string()))?;
         prepare(&connection).map_err(|error| open(damage(&error)))?;
         let check: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -105,6 +111,7 @@ impl Store for SqliteStore {
 
     async fn commit(&self, conditions: Vec<Condition>, operations: Vec<Operation>) -> Result<Outcome, StoreError> {
         assert!(operations.len() <= OPERATIONS_MAX, "a transaction has at most {OPERATIONS_MAX} operations");
+        kit::faults::fails(crate::points::COMMIT).map_err(|error| StoreError::Io { reason: error.to_string() })?;
         self.with(move |connection| commit(connection, &conditions, &operations).map_err(io)).await
     }
 }

@@ -116,7 +116,7 @@ fn refused(what: &str) -> ComputeError {
 mod tests {
     use super::*;
     use crate::docker::fixture;
-    use crate::docker::spec::{Surroundings, container, volume_name};
+    use crate::docker::spec::{Surroundings, container};
 
     fn spoil(change: impl FnOnce(&mut ContainerCreateBody, &mut HostConfig)) -> Result<(), ComputeError> {
         let request = fixture::request();
@@ -125,15 +125,16 @@ mod tests {
             network: "platformer-env-production",
             dns: None,
             boot_volume: Some("platformer-boot-1"),
-            project: Some("platformer"),
+            project: "platformer",
+            volume: "platformer-x",
+            image_labels: Vec::new(),
             image_words: Vec::new(),
         };
         let mut body = container(&request, &around).expect("a container");
         let mut host = body.host_config.take().expect("host settings");
         change(&mut body, &mut host);
         body.host_config = Some(host);
-        let volume = volume_name(&request.id);
-        check(&body, Allowed { network: around.network, volume: &volume, boot_volume: around.boot_volume })
+        check(&body, Allowed { network: around.network, volume: around.volume, boot_volume: around.boot_volume })
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) fn request() -> CreateInstance {
         base: None,
         command: Vec::new(),
         ip: Some("10.210.0.16".parse().expect("an address")),
+        network: None,
         limits: Limits::default(),
         stop_grace_ms: 10_000,
         config: InstanceConfig {

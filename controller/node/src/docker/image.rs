@@ -1,6 +1,7 @@
 //! Images: loading them, asking for them, and the volume that brings boot into images that are not ours.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, ImageInspect, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{CreateContainerOptions, ImportImageOptions, RemoveContainerOptions};
@@ -13,6 +14,9 @@ use appbase_core::v1::label;
 use super::spec::BOOT_DIRECTORY;
 use super::{DockerEngine, fault, labels};
 use crate::ComputeError;
+
+/// A load of the largest image on a slow disk.
+const LOAD_MAX: Duration = Duration::from_secs(1800);
 
 impl DockerEngine {
     /// None when this Docker does not have it.
@@ -31,6 +35,8 @@ impl DockerEngine {
         archive: BoxStream<'static, std::io::Result<Bytes>>,
         image: &str,
     ) -> Result<(), ComputeError> {
+        // One at a time: instances of one release ask for the same image at once, and the first brings it for all.
+        let _one_at_a_time = self.loads.lock().await;
         if self.inspect_image(image).await?.is_some() {
             return Ok(());
         }
@@ -43,7 +49,9 @@ impl DockerEngine {
             }
         });
         let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
-        let mut answers = self.docker.import_image_stream(options, archive, None).boxed();
+        // The answer begins when all of it was taken.
+        let docker = self.docker.clone().with_timeout(LOAD_MAX);
+        let mut answers = docker.import_image_stream(options, archive, None).boxed();
         let mut last = None;
         while let Some(answer) = answers.next().await {
             if let Err(error) = answer {

@@ -32,41 +32,42 @@ impl DockerEngine {
             let reason = format!("instance {} is of another cluster or server", request.id);
             return Err(ComputeError::Refused { reason });
         }
-        if let Some(existing) = self.inspect(request.id.as_str()).await? {
+        let name = self.name_of(&request.id);
+        if let Some(existing) = self.inspect(&name).await? {
             return self.adopt(request, &existing).await;
         }
         let image = spec::image(request, &self.config.base_image);
         let found = self.inspect_image(image).await?.ok_or_else(|| self.no_image(image))?;
         let of_image = found.config.unwrap_or_default();
-        let network = self.ensure_environment(&request.labels.environment, request.ip).await?;
+        let network = self.ensure_environment(&request.labels.environment, request.ip, request.network).await?;
         let boot_volume = if spec::needs_boot(request) { Some(self.ensure_boot_volume().await?) } else { None };
         let around = Surroundings {
             base_image: &self.config.base_image,
             network: &network.name,
             dns: network.dns,
             boot_volume: boot_volume.as_deref(),
-            project: self.config.project.as_deref(),
+            project: self.project(),
+            volume: &name,
+            image_labels: of_image.labels.iter().flatten().map(|(name, _)| name.clone()).collect(),
             image_words: of_image.entrypoint.into_iter().flatten().chain(of_image.cmd.into_iter().flatten()).collect(),
         };
         let body = spec::container(request, &around)?;
-        let volume = spec::volume_name(&request.id);
-        let allowed = Allowed { network: &network.name, volume: &volume, boot_volume: boot_volume.as_deref() };
+        let allowed = Allowed { network: &network.name, volume: &name, boot_volume: boot_volume.as_deref() };
         closed::check(&body, allowed)?;
 
-        self.ensure_volume(&volume, "instance").await?;
+        self.ensure_volume(&name, "instance").await?;
         if request.base.is_some() {
             // Another base has no place for the volume; from ours it gets its owner.
-            self.fill_from_base(&volume, INSTANCE_DIRECTORY).await?;
+            self.fill_from_base(&name, INSTANCE_DIRECTORY).await?;
         }
-        let options =
-            CreateContainerOptions { name: Some(request.id.to_string()), ..CreateContainerOptions::default() };
+        let options = CreateContainerOptions { name: Some(name.clone()), ..CreateContainerOptions::default() };
         match self.docker.create_container(Some(options), body).await {
             Ok(_) => {
                 tracing::info!(instance = %request.id, image, "instance made");
                 let user = of_image.user.unwrap_or_default();
                 self.put_config(request, &user).await
             }
-            Err(error) if fault::is_conflict(&error) => match self.inspect(request.id.as_str()).await? {
+            Err(error) if fault::is_conflict(&error) => match self.inspect(&name).await? {
                 Some(existing) => self.adopt(request, &existing).await,
                 None => Err(self.fault(error, what)),
             },
@@ -84,8 +85,10 @@ impl DockerEngine {
                 Ok(_) => "its labels differ".to_owned(),
                 Err(error) => error.to_string(),
             };
-            let reason =
-                format!("a container {} exists and is not this instance ({why}): remove or rename it", request.id);
+            let reason = format!(
+                "a container {} exists and is not this instance ({why}): remove or rename it",
+                self.name_of(&request.id)
+            );
             return Err(ComputeError::Refused { reason });
         }
         // Made, perhaps without its config; a running one read its config long ago.
@@ -101,7 +104,8 @@ impl DockerEngine {
     async fn put_config(&self, request: &CreateInstance, image_user: &str) -> Result<(), ComputeError> {
         let what = || format!("write the config of instance {}", request.id);
         let failed = |reason: String| ComputeError::Failed { what: what(), reason };
-        let id = request.id.as_str();
+        let id = self.name_of(&request.id);
+        let id = id.as_str();
         let artifact = matches!(request.source, appbase_core::v1::Source::Artifact { .. });
         let (uid, gid) = if artifact {
             (APP_USER, APP_USER)
@@ -153,7 +157,7 @@ impl DockerEngine {
 
     /// The instance's container; none when there is none, refused when it is somebody else's.
     pub(crate) async fn own(&self, id: &InstanceId) -> Result<Option<ContainerInspectResponse>, ComputeError> {
-        let Some(found) = self.inspect(id.as_str()).await? else { return Ok(None) };
+        let Some(found) = self.inspect(&self.name_of(id)).await? else { return Ok(None) };
         let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
         let cluster = labels.and_then(|labels| labels.get(label::CLUSTER)).map(String::as_str);
         if cluster != Some(self.config.cluster.as_str()) {
@@ -167,9 +171,9 @@ impl DockerEngine {
         if self.own(id).await?.is_none() {
             return Err(ComputeError::Unknown(id.clone()));
         }
-        match self.docker.start_container(id.as_str(), None::<StartContainerOptions>).await {
+        match self.docker.start_container(&self.name_of(id), None::<StartContainerOptions>).await {
             Ok(()) => Ok(()),
-            Err(error) if fault::is_missing(&error) && self.inspect(id.as_str()).await?.is_none() => {
+            Err(error) if fault::is_missing(&error) && self.inspect(&self.name_of(id)).await?.is_none() => {
                 Err(ComputeError::Unknown(id.clone()))
             }
             Err(error) => Err(self.fault(error, || format!("start instance {id}"))),
@@ -183,7 +187,7 @@ impl DockerEngine {
         let seconds = i32::try_from(grace.as_millis().div_ceil(1_000)).unwrap_or(i32::MAX);
         let docker = self.docker.clone().with_timeout(grace.saturating_add(STOP_SLACK));
         let options = StopContainerOptions { t: Some(seconds), ..StopContainerOptions::default() };
-        match docker.stop_container(id.as_str(), Some(options)).await {
+        match docker.stop_container(&self.name_of(id), Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if fault::is_missing(&error) => Ok(()),
             Err(error) => Err(self.fault(error, || format!("stop instance {id}"))),
@@ -192,9 +196,9 @@ impl DockerEngine {
 
     pub(crate) async fn remove_instance(&self, id: &InstanceId) -> Result<(), ComputeError> {
         if self.own(id).await?.is_some() {
-            self.discard(id.as_str()).await?;
+            self.discard(&self.name_of(id)).await?;
         }
-        let volume = spec::volume_name(id);
+        let volume = self.name_of(id);
         let what = || format!("remove volume {volume}");
         // A crash between two steps may have left the volume alone.
         let found = match self.docker.inspect_volume(&volume).await {

@@ -9,8 +9,15 @@ use controller_core::v1::compute::InstanceLabels;
 
 /// Which part of the platform a container is (`lb`, `dns`, `repository`); set by compose, never on an instance.
 pub const PART: &str = "io.platformer.part";
-/// The compose project that an instance belongs to, so that `make down` finds it without asking anyone.
+/// The platform on this engine that something belongs to, so that `make down` finds it without asking anyone. Compose
+/// marks the parts with a label of its own.
 pub const PROJECT: &str = "io.platformer.project";
+pub const PROJECT_DEFAULT: &str = "platformer";
+
+/// Whether a label says something about the platform, so that no image may say it.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    ["io.platformer.", "com.docker.compose."].iter().any(|prefix| name.starts_with(prefix))
+}
 
 /// Which label cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Networks: one per environment, with the platform's parts at their fixed addresses in it.
 //!
-//! Owns: `platformer-env-<environment>` of this cluster. Refuses: a subnet that something else on the machine uses, and
+//! Owns: `<project>-env-<environment>` of this cluster. Refuses: a subnet that something else on the machine uses, and
 //! any network that another made under that name.
 
 use std::collections::BTreeMap;
@@ -18,16 +18,15 @@ use super::range::{EnvironmentSubnet, Subnet};
 use super::{DockerEngine, fault, labels, route};
 use crate::ComputeError;
 
+/// What compose itself writes on everything it makes.
+const COMPOSE_PROJECT: &str = "com.docker.compose.project";
+
 /// A network that exists, and where the platform's dns stands in it, when it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvironmentNetwork {
     pub name: String,
     pub subnet: EnvironmentSubnet,
     pub dns: Option<IpAddr>,
-}
-
-pub(crate) fn name(environment: &EnvironmentName) -> String {
-    format!("platformer-env-{environment}")
 }
 
 /// One of the platform's own containers, as seen from one network.
@@ -86,14 +85,15 @@ fn subnets_of(network: &Network) -> impl Iterator<Item = Subnet> + '_ {
 }
 
 impl DockerEngine {
-    /// The network of an environment, made if need be, with the parts connected. `ip`, when given, must lie in it and
-    /// decides which part of the range a new network gets; else it is the first free one.
+    /// The network of an environment, made if need be, with the parts connected. `number` says which part of the range
+    /// it has, and `ip`, when given, must lie in it. Without both a new one gets the first free part.
     pub async fn ensure_environment(
         &self,
         environment: &EnvironmentName,
         ip: Option<IpAddr>,
+        number: Option<u8>,
     ) -> Result<EnvironmentNetwork, ComputeError> {
-        let name = name(environment);
+        let name = format!("{}-env-{environment}", self.project());
         let what = || format!("make network {name}");
         let failed = |reason: String| ComputeError::Failed { what: what(), reason };
         let ip = match ip {
@@ -106,9 +106,13 @@ impl DockerEngine {
         let all = self.list_networks().await?;
         let existing = all.iter().find(|network| network.name.as_deref() == Some(&name));
         let subnet = match existing {
-            Some(network) => self.check_network(network).map_err(failed)?,
+            Some(network) => {
+                let subnet = self.check_network(network).map_err(failed)?;
+                self.check_number(subnet, number).map_err(failed)?;
+                subnet
+            }
             None => {
-                let subnet = self.choose_subnet(&all, ip).map_err(failed)?;
+                let subnet = self.choose_subnet(&all, ip, number).map_err(failed)?;
                 check_address(subnet, ip).map_err(failed)?;
                 self.make_network(environment, &name, subnet).await?;
                 subnet
@@ -149,7 +153,26 @@ impl DockerEngine {
             .ok_or_else(|| "its subnet is not the one the platform gave it: remove it to have it made anew".to_owned())
     }
 
-    fn choose_subnet(&self, all: &[Network], ip: Option<Ipv4Addr>) -> Result<EnvironmentSubnet, String> {
+    /// An environment's names are told to askers by their network, so it must be the recorded one.
+    fn check_number(&self, subnet: EnvironmentSubnet, number: Option<u8>) -> Result<(), String> {
+        let Some(number) = number else { return Ok(()) };
+        let recorded = self.config.range.environment(number.into());
+        if recorded == Some(subnet) {
+            return Ok(());
+        }
+        let wanted = recorded.map_or_else(|| "outside the range".to_owned(), |subnet| subnet.subnet().to_string());
+        Err(format!(
+            "it is {} and should be {wanted}: stop the environment's apps and remove it with `docker network rm`",
+            subnet.subnet()
+        ))
+    }
+
+    fn choose_subnet(
+        &self,
+        all: &[Network],
+        ip: Option<Ipv4Addr>,
+        number: Option<u8>,
+    ) -> Result<EnvironmentSubnet, String> {
         let range = self.config.range;
         let mut used: BTreeMap<Subnet, String> = route::of_this_machine();
         for network in all {
@@ -159,15 +182,21 @@ impl DockerEngine {
         let user = |candidate: EnvironmentSubnet| {
             used.iter().find(|(subnet, _)| subnet.overlaps(candidate.subnet())).map(|(subnet, who)| (*subnet, who))
         };
-        let mut candidates = range.environments();
-        let Some(ip) = ip else {
-            return candidates.find(|candidate| user(*candidate).is_none()).ok_or_else(|| {
-                format!("no part of the range {range} is free: give the cluster another range, or remove environments")
-            });
+        let chosen = match (number, ip) {
+            (Some(number), _) => range.environment(number.into()),
+            (None, Some(ip)) => range.environments().find(|candidate| candidate.subnet().contains(ip)),
+            (None, None) => {
+                return range.environments().find(|candidate| user(*candidate).is_none()).ok_or_else(|| {
+                    format!(
+                        "no part of the range {range} is free: give the cluster another range, or remove environments"
+                    )
+                });
+            }
         };
-        let chosen = candidates
-            .find(|candidate| candidate.subnet().contains(ip))
-            .ok_or_else(|| format!("{ip} is outside the cluster's range {range}"))?;
+        let chosen = chosen.ok_or_else(|| {
+            let what = number.map_or_else(|| format!("{ip:?}"), |number| format!("network {number}"));
+            format!("{what} is outside the cluster's range {range}")
+        })?;
         match user(chosen) {
             None => Ok(chosen),
             Some((subnet, who)) => Err(format!(
@@ -234,14 +263,13 @@ impl DockerEngine {
         Ok(listed.iter().filter_map(|container| self.part(container, network)).collect())
     }
 
-    /// Ours by cluster label, or by belonging to the compose project that this controller was started with.
+    /// Ours by cluster label, or by belonging to the project that this controller belongs to.
     fn part(&self, container: &ContainerSummary, network: &str) -> Option<Part> {
         use ContainerSummaryStateEnum as State;
         let labels = container.labels.as_ref()?;
         let of = |name: &str| labels.get(name).map(String::as_str);
-        let project = of("com.docker.compose.project");
         let ours = of(label::CLUSTER) == Some(self.config.cluster.as_str())
-            || (project.is_some() && project == self.config.project.as_deref());
+            || [labels::PROJECT, COMPOSE_PROJECT].iter().any(|name| of(name) == Some(self.project()));
         let alive =
             matches!(container.state, Some(State::CREATED | State::RUNNING | State::PAUSED | State::RESTARTING));
         if !ours || !alive {

@@ -1,5 +1,7 @@
 //! Observe: Docker's containers as instances. Holds no policy; what it cannot read it leaves out and says so.
 
+use std::collections::BTreeSet;
+
 use appbase_core::InstanceId;
 use appbase_core::v1::{InstanceExit, label};
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status};
@@ -38,16 +40,22 @@ impl DockerEngine {
             .flatten()
             .filter_map(|container| {
                 let exit = container.id.as_deref().and_then(|id| self.hints.exit_of(id));
-                read(container, exit, now)
+                read(container, self.project(), exit, now)
             })
             .collect();
         instances.sort_by(|one, other| one.id.cmp(&other.id));
-        Ok(ServerSeen { server: self.config.server.clone(), instances })
+        // Instances have addresses of their own.
+        Ok(ServerSeen { server: self.config.server.clone(), instances, taken_ports: BTreeSet::new() })
     }
 }
 
 /// `last_code` is what the event of its last end said; Docker forgets it when it starts the container again. Pure.
-fn read(container: &ContainerInspectResponse, last_code: Option<i32>, now: u64) -> Option<ObservedInstance> {
+fn read(
+    container: &ContainerInspectResponse,
+    project: &str,
+    last_code: Option<i32>,
+    now: u64,
+) -> Option<ObservedInstance> {
     let name = container.name.as_deref()?.trim_start_matches('/');
     let found = container.config.as_ref().and_then(|config| config.labels.as_ref());
     let labels = match labels::parse(|name| found.and_then(|labels| labels.get(name)).map(String::as_str)) {
@@ -66,7 +74,7 @@ fn read(container: &ContainerInspectResponse, last_code: Option<i32>, now: u64) 
     let runs = state.status == Some(Status::RUNNING);
     let started = state.started_at.as_deref().and_then(time::unix_ms);
     Some(ObservedInstance {
-        id: InstanceId::parse(name).ok()?,
+        id: InstanceId::parse(name.strip_prefix(project)?.strip_prefix('-')?).ok()?,
         labels,
         phase,
         restarts: container.restart_count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
@@ -110,7 +118,7 @@ mod tests {
     fn container(state: ContainerState) -> ContainerInspectResponse {
         let request = fixture::request();
         ContainerInspectResponse {
-            name: Some(format!("/{}", request.id)),
+            name: Some(format!("/platformer-{}", request.id)),
             restart_count: Some(2),
             config: Some(ContainerConfig {
                 labels: Some(labels::render(&request.labels).into_iter().collect()),
@@ -141,7 +149,7 @@ mod tests {
             (Status::EXITED, 0, None, InstancePhase::Ended, (Some(0), None), 0),
             (Status::DEAD, 255, None, InstancePhase::Ended, (Some(255), None), 0),
         ] {
-            let seen = read(&container(state(status, code)), event, 100_000).expect("an instance");
+            let seen = read(&container(state(status, code)), "platformer", event, 100_000).expect("an instance");
             assert_eq!((seen.phase, seen.restarts, seen.running_for_ms), (phase, 2, running_for), "{status}");
             let last = seen.last_exit.expect("an exit");
             assert_eq!((last.code, last.signal), exit, "{status}");
@@ -152,7 +160,7 @@ mod tests {
     fn one_that_never_ran_never_ended() {
         let never = Some("0001-01-01T00:00:00Z".to_owned());
         let state = ContainerState { started_at: never.clone(), finished_at: never, ..state(Status::CREATED, 0) };
-        let seen = read(&container(state), None, 5).expect("an instance");
+        let seen = read(&container(state), "platformer", None, 5).expect("an instance");
         assert_eq!((seen.phase, seen.last_exit, seen.running_for_ms), (InstancePhase::Created, None, 0));
     }
 
@@ -160,9 +168,9 @@ mod tests {
     fn what_is_no_instance_is_left_out_and_memory_is_named() {
         let mut foreign = container(state(Status::RUNNING, 0));
         foreign.config = None;
-        assert_eq!(read(&foreign, None, 0), None);
+        assert_eq!(read(&foreign, "platformer", None, 0), None);
         let killed = ContainerState { oom_killed: Some(true), ..state(Status::EXITED, 137) };
-        let problem = read(&container(killed), None, 0).and_then(|seen| seen.problem).expect("a problem");
+        let problem = read(&container(killed), "platformer", None, 0).and_then(|seen| seen.problem).expect("a problem");
         assert!(problem.contains("memory"), "{problem}");
     }
 }

@@ -3,6 +3,7 @@
 //! Owns: command, mounts, limits and hardening. An artifact runs as 65532 with a read-only root and no capability; an
 //! image keeps its user and a writable root. [`super::closed`] checks the result before it goes out.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use appbase_core::v1::Source;
@@ -39,7 +40,11 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) dns: Option<IpAddr>,
     /// The volume that holds boot; given for every image but the platform's own.
     pub(crate) boot_volume: Option<&'a str>,
-    pub(crate) project: Option<&'a str>,
+    pub(crate) project: &'a str,
+    /// The instance's own volume.
+    pub(crate) volume: &'a str,
+    /// Names of the labels that the image brings along.
+    pub(crate) image_labels: Vec<String>,
     /// Entrypoint and command of the image itself, used when the request names no command.
     pub(crate) image_words: Vec<String>,
 }
@@ -57,19 +62,17 @@ pub(crate) fn needs_boot(request: &CreateInstance) -> bool {
     matches!(request.source, Source::Image { .. }) || request.base.is_some()
 }
 
-pub(crate) fn volume_name(id: &appbase_core::InstanceId) -> String {
-    format!("platformer-{id}")
-}
-
 pub(crate) fn container(
     request: &CreateInstance,
     around: &Surroundings<'_>,
 ) -> Result<ContainerCreateBody, ComputeError> {
     let hardened = matches!(request.source, Source::Artifact { .. });
-    let mut labels = labels::render(&request.labels);
-    if let Some(project) = around.project {
-        labels.insert(labels::PROJECT.to_owned(), project.to_owned());
-    }
+    // Docker would add the image's own labels, and an image that calls itself a part of the platform would be treated as
+    // one.
+    let of_others = around.image_labels.iter().filter(|name| labels::is_reserved(name));
+    let mut labels: BTreeMap<_, _> = of_others.map(|name| (name.clone(), String::new())).collect();
+    labels.extend(labels::render(&request.labels));
+    labels.insert(labels::PROJECT.to_owned(), around.project.to_owned());
     let grace_seconds = i64::try_from(request.stop_grace_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
     Ok(ContainerCreateBody {
         hostname: Some(request.id.to_string()),
@@ -140,7 +143,7 @@ fn host(request: &CreateInstance, around: &Surroundings<'_>, hardened: bool) -> 
         return Err(ComputeError::Refused { reason });
     }
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let mut mounts = vec![mount(&volume_name(&request.id), INSTANCE_DIRECTORY, false)];
+    let mut mounts = vec![mount(around.volume, INSTANCE_DIRECTORY, false)];
     mounts.extend(around.boot_volume.map(|volume| mount(volume, BOOT_DIRECTORY, true)));
     let cap_drop = if hardened { "ALL" } else { "NET_RAW" };
     // The mode of the image's own /tmp wins over the one given here, so the owner is given as well.
@@ -196,7 +199,9 @@ mod tests {
             network: "platformer-env-production",
             dns: Some(IpAddr::V4(Ipv4Addr::new(10, 210, 0, 3))),
             boot_volume: None,
-            project: None,
+            project: "platformer",
+            volume: "platformer-x",
+            image_labels: Vec::new(),
             image_words: Vec::new(),
         }
     }
@@ -232,6 +237,16 @@ mod tests {
         assert_eq!(host.readonly_rootfs, Some(false));
         assert_eq!(host.cap_drop, Some(vec!["NET_RAW".to_owned()]));
         assert_eq!(host.mounts.map(|mounts| mounts[1].read_only), Some(Some(true)));
+    }
+
+    #[test]
+    fn an_image_says_nothing_about_the_platform() {
+        let names = ["io.platformer.part", "io.platformer.project", "com.docker.compose.project", "maintainer"];
+        let around = Surroundings { image_labels: names.map(str::to_owned).into(), ..around() };
+        let labels = container(&fixture::request(), &around).expect("a container").labels.expect("labels");
+        let of = |name: &str| labels.get(name).map(String::as_str);
+        assert_eq!((of("io.platformer.part"), of("com.docker.compose.project")), (Some(""), Some("")));
+        assert_eq!((of("io.platformer.project"), of("maintainer")), (Some("platformer"), None));
     }
 
     #[test]

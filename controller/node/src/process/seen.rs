@@ -47,6 +47,7 @@ fn one(instances: &Instances, id: InstanceId, labels: InstanceLabels) -> Observe
             if seen.phase == InstancePhase::Running {
                 seen.running_for_ms = running_for_ms(&boot);
             } else if boot.state.phase != "ended" {
+                seen.phase = InstancePhase::Lost;
                 seen.last_exit = exit().or(seen.last_exit);
                 seen.problem = Some(lost(&boot));
             }

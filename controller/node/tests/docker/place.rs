@@ -18,7 +18,7 @@ pub(crate) struct Place {
     pub(crate) engine: DockerEngine,
     range: Subnet,
     shutdown: kit::Shutdown,
-    _tasks: kit::Tasks,
+    tasks: kit::Tasks,
 }
 
 /// Lower-case letters and digits, different in each process.
@@ -31,14 +31,15 @@ pub(crate) fn server() -> ServerName {
 }
 
 impl Place {
-    /// None, said aloud, where no Docker answers. `index` picks a range that no other test here uses.
+    /// None, said aloud, where no Docker answers. `index` picks a range that no other test here uses, nor a platform.
     pub(crate) async fn open(index: u8) -> Option<Self> {
         let cluster = cluster("node");
-        // The first has the platform's own default; all are /20s, one environment each.
-        let range: Subnet = format!("10.210.{}.0/20", u16::from(index) * 16).parse().expect("a range");
+        // All are /20s, one environment each.
+        let range: Subnet = format!("10.208.{}.0/20", u16::from(index) * 16).parse().expect("a range");
         let mut config = Config::new(cluster.clone(), server(), "test");
         config.base_image = format!("platformer-test/{cluster}:base");
         config.range = range;
+        config.project = Some(cluster.to_string());
         let (tasks, shutdown) = (kit::Tasks::new(), kit::Shutdown::new());
         let base_image = config.base_image.clone();
         let engine = match DockerEngine::connect(config, kit::Clock::start(), &tasks, &shutdown).await {
@@ -53,14 +54,32 @@ impl Place {
                 return None;
             }
         };
-        let place = Self { cluster, engine, range, shutdown, _tasks: tasks };
+        let place = Self { cluster, engine, range, shutdown, tasks };
         let (bytes, image) = archive(&base_image, "65532:65532", &[], "");
         place.engine.load_image(stream(bytes), &image).await.expect("the base image is loaded");
         Some(place)
     }
 
+    /// Another engine for the same cluster, over this socket.
+    pub(crate) async fn engine_over(&self, socket: &std::path::Path) -> Result<DockerEngine, node::ComputeError> {
+        let mut config = Config::new(self.cluster.clone(), server(), "test");
+        (config.base_image, config.range, config.socket) = (self.base_image(), self.range, socket.to_path_buf());
+        config.project = Some(self.cluster.to_string());
+        DockerEngine::connect(config, kit::Clock::start(), &self.tasks, &self.shutdown).await
+    }
+
     pub(crate) fn tag(&self, word: &str) -> String {
         format!("platformer-test/{}:{word}", self.cluster)
+    }
+
+    /// What Docker calls an instance.
+    pub(crate) fn name(&self, id: &InstanceId) -> String {
+        format!("{}-{id}", self.cluster)
+    }
+
+    /// What Docker calls the network of an environment.
+    pub(crate) fn network(&self, environment: &str) -> String {
+        format!("{}-env-{environment}", self.cluster)
     }
 
     pub(crate) fn base_image(&self) -> String {
@@ -107,6 +126,7 @@ impl Place {
             base: None,
             command: Vec::new(),
             ip: Some(ip.into()),
+            network: None,
             limits: Limits::default(),
             stop_grace_ms: 5_000,
             config: InstanceConfig {
@@ -193,8 +213,10 @@ impl Drop for Place {
         };
         let label = format!("label=io.platformer.cluster={}", self.cluster);
         let mark = format!("label={}", self.mark());
+        let project = format!("label=io.platformer.project={}", self.cluster);
         run(&["rm", "-f", "-v"], list(&["ps", "-aq", "-f", &label]));
         run(&["rm", "-f", "-v"], list(&["ps", "-aq", "-f", &mark]));
+        run(&["rm", "-f", "-v"], list(&["ps", "-aq", "-f", &project]));
         run(&["volume", "rm", "-f"], list(&["volume", "ls", "-q", "-f", &label]));
         run(&["network", "rm"], list(&["network", "ls", "-q", "-f", &label]));
         let reference = format!("platformer-test/{}", self.cluster);

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::ACCEPT;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::websocket;
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
+const EVENT_STREAM: &str = "text/event-stream";
 /// No request takes longer than this, whatever it asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 const LINES_MAX: u64 = 1_000_000;
@@ -35,6 +37,8 @@ pub(crate) struct App {
 }
 
 pub(crate) async fn answer(app: Arc<App>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    // Who answers before the body has come ends with a connection that must be closed, and whoever sends sees only that.
+    while let Some(Ok(_)) = request.body_mut().frame().await {}
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let number = |name: &str, default: u64| parameter(&query, name).unwrap_or(default);
@@ -57,7 +61,10 @@ pub(crate) async fn answer(app: Arc<App>, mut request: Request<Incoming>) -> Res
             tokio::time::sleep(pause(1000)).await;
             text(StatusCode::OK, greeting(&app))
         }
-        (&Method::GET, "/stream") => stream(number("n", 10).min(LINES_MAX), pause(100), switches.version.clone()),
+        (&Method::GET, "/stream") => {
+            let events = request.headers().get(ACCEPT).is_some_and(|kind| kind == EVENT_STREAM);
+            stream(number("n", 10).min(LINES_MAX), pause(100), switches.version.clone(), events)
+        }
         (&Method::GET, "/ws") => websocket::accept(&app, &mut request),
         (&Method::GET, "/counts") => document(StatusCode::OK, &json!(app.counts.all())),
         (method, path) => match path.strip_prefix("/count/") {
@@ -68,7 +75,7 @@ pub(crate) async fn answer(app: Arc<App>, mut request: Request<Incoming>) -> Res
 }
 
 fn greeting(app: &App) -> String {
-    format!("hello from hello-world {}\n", app.switches.version)
+    format!("{} from hello-world {}\n", app.switches.greeting, app.switches.version)
 }
 
 fn count(app: &App, method: &Method, key: &str) -> Response<Body> {
@@ -86,16 +93,18 @@ fn count(app: &App, method: &Method, key: &str) -> Response<Body> {
     }
 }
 
-/// Chunked: each line leaves when it is made, so that a break in the middle shows.
-fn stream(lines: u64, pause: Duration, version: String) -> Response<Body> {
+/// Chunked: each line leaves when it is made, so that a break in the middle shows. As events for who asks for such.
+fn stream(lines: u64, pause: Duration, version: String, events: bool) -> Response<Body> {
+    let (before, after) = if events { ("data: ", "\n\n") } else { ("", "\n") };
     let lines = futures_util::stream::iter(1..=lines).then(move |line| {
-        let text = format!("{line} hello from hello-world {version}\n");
+        let text = format!("{before}{line} hello from hello-world {version}{after}");
         async move {
             tokio::time::sleep(pause).await;
             Ok(Frame::data(Bytes::from(text)))
         }
     });
-    with_type(StatusCode::OK, "text/plain; charset=utf-8", BodyExt::boxed(StreamBody::new(lines)))
+    let kind = if events { EVENT_STREAM } else { "text/plain; charset=utf-8" };
+    with_type(StatusCode::OK, kind, BodyExt::boxed(StreamBody::new(lines)))
 }
 
 pub(crate) fn text(status: StatusCode, text: String) -> Response<Body> {

@@ -3,11 +3,11 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `GET /`, `GET /greeting` | `hello from hello-world <version>` |
+//! | `GET /`, `GET /greeting` | `hello from hello-world <version>`, or another word from `GREETING` |
 //! | `GET /health` | 200 while healthy |
 //! | `GET /instance` | version, instance and process id |
 //! | `GET /slow?ms=500` | after that time |
-//! | `GET /stream?n=10&ms=100` | that many lines, one each that long |
+//! | `GET /stream?n=10&ms=100` | that many lines, one each that long; as events with `Accept: text/event-stream` |
 //! | `GET /ws` | a WebSocket that echoes |
 //! | `POST /count/<key>`, `GET /count/<key>`, `GET /counts` | counters |
 

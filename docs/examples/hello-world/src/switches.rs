@@ -7,6 +7,8 @@ pub(crate) struct Switches {
     pub(crate) port: Result<u16, String>,
     pub(crate) version: String,
     pub(crate) instance: String,
+    /// The first word of `/greeting`.
+    pub(crate) greeting: String,
     /// `/health` answers 503.
     pub(crate) never_healthy: bool,
     /// Ends with code 1 before it listens.
@@ -35,6 +37,7 @@ impl Switches {
                 .or_else(|| text("PLATFORM_VERSION"))
                 .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
             instance: text("PLATFORM_INSTANCE").unwrap_or_default(),
+            greeting: text("GREETING").unwrap_or_else(|| "hello".to_owned()),
             never_healthy: on("HELLO_NEVER_HEALTHY"),
             crash_at_once: on("HELLO_CRASH_AT_ONCE"),
             crash_after: ms("HELLO_CRASH_AFTER_MS"),

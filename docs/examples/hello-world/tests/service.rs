@@ -77,6 +77,23 @@ fn until(mut reached: impl FnMut() -> bool) {
     panic!("not reached in 10 s");
 }
 
+/// An answer before the body would make the connection one that must be closed, which its sender takes for a failure.
+#[test]
+fn a_body_is_taken_before_it_is_answered() {
+    let hello = Hello::listening(&[]);
+    let mut stream = TcpStream::connect(("127.0.0.1", hello.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    write!(stream, "POST /count/late HTTP/1.1\r\nhost: hello\r\ncontent-length: 4\r\n\r\n").unwrap();
+    let mut byte = [0];
+    assert!(stream.read(&mut byte).is_err(), "it is answered before its body");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "body").unwrap();
+    write!(stream, "GET /count/late HTTP/1.1\r\nhost: hello\r\nconnection: close\r\n\r\n").unwrap();
+    let mut both = String::new();
+    stream.read_to_string(&mut both).unwrap();
+    assert_eq!(both.matches("200 OK").count(), 2, "{both}");
+}
+
 #[test]
 fn it_greets_counts_and_says_who_it_is() {
     let hello = Hello::listening(&[("PLATFORM_INSTANCE", "hello-world-v7-r1-web-1")]);

@@ -7,17 +7,17 @@
 use appbase_core::v1::{Release, media, unmet_needs};
 use appbase_core::{AppName, Digest, EnvironmentName};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use repository_core::config_text::{main_process, render_config};
-use repository_core::{Access, Manifest, Reference, RepositoryName, Tag};
+use repository_core::{Manifest, Reference, RepositoryName, Route, Tag};
 use serde::Deserialize;
 
 use kit::problem::Problem;
 
 use super::authorize::authorize;
 use super::respond::{problem, refusal_of};
-use super::{App, bearer, blobs};
+use super::{App, blobs};
 use crate::store::StoreError;
 
 #[derive(Debug, Deserialize)]
@@ -96,8 +96,10 @@ async fn live(
             .hint(format!("the file of this app is \"{app_name}.{ending}\"")));
     }
     let name = RepositoryName::of_app(&app_name);
-    authorize(&app.authority, &Access::Pull(name.clone()), bearer(headers)).map_err(|refusal| problem(&refusal))?;
     let reference = Reference::Tag(Tag::of_live(&environment));
+    let route = Route::Manifest(name.clone(), reference.clone());
+    let allowed = authorize(&app.authority, &app.store, &route, &Method::GET, headers).await;
+    allowed.map_err(|refusal| problem(&refusal))?;
     let found = app.store.manifest(&name, &reference).await.map_err(failed)?;
     let found = found.ok_or_else(|| {
         Problem::new(404, "nothing-live", format!("no release of \"{app_name}\" is live in {environment}"))
