@@ -3,7 +3,8 @@
 //! ```text
 //! deployment:   retire what is in the idle slot → start new as standby → all up for the settle time → FLIP
 //!                     └─ deadline, crash loop, cancel → retire the new ones, traffic never moved
-//! instance:     standby ─flip─► active ─flip─► draining ─► standby (warm) ─window─► draining ─► retiring ─► gone
+//! instance:     standby ─flip─► active ─flip─► draining ─► warm ─window, next deployment─► retiring ─► gone
+//!                  └─given up─────────────────────► draining ─► retiring      └─flip─► active
 //! ```
 //! The flip is a fact in the run record; a table without its record never goes out. Everything here may be computed
 //! again from the same input with the same result.
@@ -210,13 +211,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Gives an instance up: it drains first, whatever it is, so that no member still counts on it when it stops.
+    /// Gives an instance up: it drains first, unless it has, so that no member still counts on it when it stops.
     fn retire(&mut self, id: &InstanceId) {
         let Some(record) = self.run.instances.get_mut(id) else { return };
         record.state = match record.state {
             Traffic::Standby | Traffic::Active => Traffic::Draining { retire: true, names_gone: None },
             Traffic::Draining { names_gone, .. } => Traffic::Draining { retire: true, names_gone },
-            Traffic::Retiring => Traffic::Retiring,
+            Traffic::Warm | Traffic::Retiring => Traffic::Retiring,
         };
     }
 

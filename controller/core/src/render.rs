@@ -47,7 +47,7 @@ pub fn route_section(
     })
 }
 
-/// What dns needs of one app: what is draining is no longer in it.
+/// What dns needs of one app: what is draining, or has drained, is no longer in it.
 pub fn name_section(
     environment: &EnvironmentName,
     app: &AppName,
@@ -61,7 +61,7 @@ pub fn name_section(
         let active = match instance.state {
             Traffic::Active => true,
             Traffic::Standby => false,
-            Traffic::Draining { .. } | Traffic::Retiring => continue,
+            Traffic::Draining { .. } | Traffic::Warm | Traffic::Retiring => continue,
         };
         let named = NamedInstance {
             process: instance.process.clone(),
@@ -112,7 +112,7 @@ fn probes(record: &ReleaseRecord) -> BTreeMap<appbase_core::ProcessName, appbase
 
 fn pool_state(state: Traffic) -> Option<InstanceState> {
     match state {
-        Traffic::Standby => Some(InstanceState::Standby),
+        Traffic::Standby | Traffic::Warm => Some(InstanceState::Standby),
         Traffic::Active => Some(InstanceState::Active),
         Traffic::Draining { .. } => Some(InstanceState::Draining),
         Traffic::Retiring => None,

@@ -6,7 +6,9 @@ use appbase_core::{AppName, DeploymentId, EnvironmentName, ReleaseNumber, Sectio
 use controller_core::addresses::Range;
 use controller_core::resolve::{Resolved, resolve, same_content};
 use controller_core::v1::api::DeployAnswer;
-use controller_core::v1::state::{ChangeSet, Deployment, DeploymentKind, EventKind, Operation, ReleaseRecord, Timer};
+use controller_core::v1::state::{
+    ChangeSet, Deployment, DeploymentKind, EventKind, Operation, ReleaseRecord, Timer, Traffic,
+};
 use kit::problem::Problem;
 
 use crate::journal::About;
@@ -301,16 +303,14 @@ fn answer(shared: &Shared, records: &Records, deployment: &Deployment, outcome: 
     }
 }
 
-/// The release that `rollback` goes to: the one in the idle slot, else the last good one before the live one.
+/// The release that `rollback` goes to: the one that is kept warm, else the last one that was live before.
 pub(crate) fn rollback_target(records: &Records, key: &SectionKey) -> Option<ReleaseNumber> {
     let run = records.runs.get(key)?;
     let live = controller_core::render::live_release(run)?;
-    let idle = run.slots.get(&run.live?.other()).copied().filter(|release| *release != live);
+    let is_kept = |state| matches!(state, Traffic::Warm | Traffic::Draining { retire: false, .. });
+    let kept = run.instances.values().find(|i| i.release != live && is_kept(i.state)).map(|i| i.release);
     let was_live = |deployment: &&&Deployment| deployment.flipped_unix_ms.is_some() && deployment.release != live;
-    let history = records.history(key);
-    let was = history.iter().find(was_live).map(|deployment| deployment.release);
-    let warm = idle.filter(|idle| run.instances.values().any(|i| i.release == *idle) && run.aborted != Some(*idle));
-    warm.or(was)
+    kept.or_else(|| records.history(key).iter().find(was_live).map(|deployment| deployment.release))
 }
 
 /// Asks the loop to end a deployment before its traffic moves.

@@ -128,6 +128,7 @@ fn instances(run: &Run, observed: &Observed, version_of: impl Fn(u64) -> Option<
             slot: record.slot,
             state: match record.state {
                 Traffic::Standby => "standby",
+                Traffic::Warm => "warm",
                 Traffic::Active => "active",
                 Traffic::Draining { .. } => "draining",
                 Traffic::Retiring => "retiring",

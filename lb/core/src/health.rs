@@ -38,6 +38,11 @@ impl HealthMachine {
         self.health
     }
 
+    /// Pending, and nothing failed yet: its first probe decides, and that is a matter of moments.
+    pub fn is_undecided(&self) -> bool {
+        self.health == Health::Pending && self.failures == 0
+    }
+
     pub fn is_presumed(&self) -> bool {
         self.presumed
     }
@@ -117,6 +122,18 @@ mod tests {
     fn presumed_is_up_until_the_first_failure() {
         assert_eq!(run(HealthMachine::presumed(Duration::ZERO), "f"), "D");
         assert_eq!(run(HealthMachine::presumed(Duration::ZERO), "pfff"), "UUUD");
+    }
+
+    #[test]
+    fn undecided_ends_with_the_first_pass_or_failure_that_counts() {
+        let probe = Probe { rise: 2, fall: 3, ..Probe::default() };
+        let mut machine = HealthMachine::pending();
+        assert!(machine.is_undecided());
+        machine.passed(&probe, Duration::ZERO);
+        assert!(machine.is_undecided(), "one of two passes");
+        machine.failed(&probe);
+        assert!(machine.health() == Health::Pending && !machine.is_undecided());
+        assert!(!HealthMachine::presumed(Duration::ZERO).is_undecided());
     }
 
     #[test]

@@ -103,6 +103,11 @@ impl Backend {
         self.judgement().machine.health()
     }
 
+    /// Whether its first probe is still to decide.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.judgement().machine.is_undecided()
+    }
+
     pub(crate) fn streams(&self) -> u64 {
         self.streams.load(Ordering::SeqCst)
     }

@@ -51,7 +51,15 @@ impl Entrance {
                 hold::wait(&self.balancer, targets, &snapshot, &mut waiting).await?;
                 continue;
             }
-            let target = self.choose(targets, rule, ctx)?;
+            let target = match self.choose(targets, rule, ctx) {
+                Ok(target) => target,
+                // A table that came late may name only instances this lb has never asked.
+                Err(refusal) if targets.process(&rule.process).is_some_and(|process| process.undecided) => {
+                    hold::wait(&self.balancer, targets, &snapshot, &mut waiting).await.map_err(|_| refusal)?;
+                    continue;
+                }
+                Err(refusal) => return Err(refusal),
+            };
             ctx.counters = Some(Arc::clone(&target.counters));
             if let Some(access) = &mut ctx.access {
                 access.release = target.release;

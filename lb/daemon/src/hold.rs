@@ -1,4 +1,4 @@
-//! Hold: requests that wait, bounded in number and time, until a table ends the hold.
+//! Hold: requests that wait, bounded in number and time, until a table ends the hold or a first probe decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -3,6 +3,10 @@
 //! One task per backend. A new connection each time, so that what is asked is also whether it accepts; no redirects
 //! followed; any 2xx passes. The interval is drawn between 90 and 110 % of what is wanted, so that many instances are
 //! not asked in one moment. A connection that failed under a request has the instance asked at once.
+//!
+//! Until it is up for the first time, an instance is asked again after a tenth of the time it has been waited for: that
+//! finds it soon after it started, and costs few questions when it starts slowly. Of the failures meanwhile one in an
+//! interval counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +24,8 @@ use crate::balancer::Balancer;
 
 /// Of the answer's body, so much is kept for people.
 const BODY_BYTES_MAX: usize = 512;
+/// How often at the most an instance is asked that was never up.
+const START_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Probes that failed connections ask for are at least this far apart.
 const HURRY_PAUSE: Duration = Duration::from_millis(50);
 const USER_AGENT: &str = concat!("platformer-lb/", env!("CARGO_PKG_VERSION"), " (probe)");
@@ -39,15 +45,28 @@ pub(crate) fn start(balancer: &Arc<Balancer>, backend: &Arc<Backend>, tasks: &Ta
 
 async fn probe_forever(balancer: &Balancer, backend: &Backend) {
     let mut seeds = Seeds(backend.serial ^ u64::from_ne_bytes(kit::random::bytes()));
+    let begun = balancer.clock.elapsed();
+    let mut was_up = false;
+    // The last failure that counted.
+    let mut failed_at = None;
     loop {
         let (probe, host) = {
             let judgement = backend.judgement();
             (judgement.probe.clone(), judgement.host.clone())
         };
+        was_up |= backend.health() == Health::Up;
         let answer = ask(backend, &probe, host.as_deref()).await;
-        judge(balancer, backend, answer);
-        let percent = 90 + seeds.below(21).unwrap_or_default();
-        let pause = Duration::from_millis(probe.interval_ms.saturating_mul(percent) / 100);
+        let now = balancer.clock.elapsed();
+        let interval = Duration::from_millis(probe.interval_ms);
+        let counts = passed(&answer) || was_up || failed_at.is_none_or(|at| now - at >= interval);
+        if counts && !passed(&answer) {
+            failed_at = Some(now);
+        }
+        judge(balancer, backend, answer, counts);
+        was_up |= backend.health() == Health::Up;
+        let wanted = if was_up { interval } else { ((now - begun) / 10).max(START_PAUSE_MIN).min(interval) };
+        let percent = 90 + u32::try_from(seeds.below(21).unwrap_or_default()).unwrap_or_default();
+        let pause = wanted * percent / 100;
         let hurry = HURRY_PAUSE.min(pause);
         tokio::time::sleep(hurry).await;
         // A hurry that was asked for during the pause is kept by the notify.
@@ -55,17 +74,27 @@ async fn probe_forever(balancer: &Balancer, backend: &Backend) {
     }
 }
 
-fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer) {
-    let passed = answer.error.is_none() && answer.status.is_some_and(|status| (200..300).contains(&status));
+fn passed(answer: &ProbeAnswer) -> bool {
+    answer.error.is_none() && answer.status.is_some_and(|status| (200..300).contains(&status))
+}
+
+/// Takes an answer into the judgement; one that does not count is only shown.
+fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer, counts: bool) {
     let mut judgement = backend.judgement();
     let probe = judgement.probe.clone();
     let now = balancer.clock.elapsed();
-    let changed = if passed { judgement.machine.passed(&probe, now) } else { judgement.machine.failed(&probe) };
+    let was_undecided = judgement.machine.is_undecided();
+    let changed = match (counts, passed(&answer)) {
+        (false, _) => false,
+        (true, true) => judgement.machine.passed(&probe, now),
+        (true, false) => judgement.machine.failed(&probe),
+    };
     judgement.tries += 1;
     let why = answer.error.clone().unwrap_or_default();
     let status = answer.status;
     judgement.last = Some(ProbeAnswer { tries: judgement.tries, ..answer });
     let health = judgement.machine.health();
+    let decided = was_undecided && !judgement.machine.is_undecided();
     let first = judgement.tries == 1;
     drop(judgement);
     if changed {
@@ -73,6 +102,9 @@ fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer) {
             Health::Down => tracing::warn!(instance = %backend.id, status, error = why, "instance is down"),
             _ => tracing::info!(instance = %backend.id, "instance is up"),
         }
+        balancer.health_changed();
+    } else if decided {
+        // Requests may have waited for it.
         balancer.health_changed();
     } else if first {
         // People wait for the first answer of a new instance, also when it decides nothing yet.

@@ -37,6 +37,8 @@ pub(crate) struct ProcessTargets {
     pub(crate) shares: Vec<Share<Target>>,
     /// Why `shares` is empty, when it is.
     pub(crate) nobody: &'static str,
+    /// `shares` is empty and the first probe of an active one has not ended: requests wait for it.
+    pub(crate) undecided: bool,
 }
 
 #[derive(Clone)]
@@ -116,34 +118,44 @@ fn processes_of(
     backends: &DashMap<InstanceId, Arc<Backend>>,
     counters: &BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>,
 ) -> BTreeMap<ProcessName, ProcessTargets> {
-    let mut processes: BTreeMap<ProcessName, Vec<(u32, Target, Health)>> = BTreeMap::new();
+    let mut processes: BTreeMap<ProcessName, Vec<Active>> = BTreeMap::new();
     for (release, pool) in section.published.pools.iter().filter(|(_, pool)| pool.weight > 0) {
         for (id, instance) in &pool.instances {
             let active = processes.entry(instance.process.clone()).or_default();
             let Some(backend) = backends.get(id).filter(|_| instance.state == InstanceState::Active) else { continue };
             let backend = Arc::clone(&backend);
-            let health = backend.health();
+            let (health, undecided) = (backend.health(), backend.is_undecided());
             let target = Target { backend, release: *release, counters: Arc::clone(&counters[release]) };
-            active.push((pool.weight, target, health));
+            active.push(Active { weight: pool.weight, target, health, undecided });
         }
     }
     processes.into_iter().map(|(process, active)| (process, targets_of(active))).collect()
 }
 
+/// An active instance of a pool with weight, at this moment.
+struct Active {
+    weight: u32,
+    target: Target,
+    health: Health,
+    undecided: bool,
+}
+
 /// The active ones that are up. When every single one is down, all are tried the same: lb's judgement may be wrong,
 /// and an error is certain otherwise. One that was never asked gets nothing, also then.
-fn targets_of(active: Vec<(u32, Target, Health)>) -> ProcessTargets {
-    let all_down = active.iter().all(|(_, _, health)| *health == Health::Down);
+fn targets_of(active: Vec<Active>) -> ProcessTargets {
+    let all_down = active.iter().all(|one| one.health == Health::Down);
     let nobody = match active.is_empty() {
         true => "no instance is active",
         false => "no active instance has passed its probe yet",
     };
+    let awaited = active.iter().any(|one| one.undecided);
     let mut by_release: BTreeMap<ReleaseNumber, Share<Target>> = BTreeMap::new();
-    for (weight, target, health) in active {
+    for Active { weight, target, health, .. } in active {
         if all_down || health == Health::Up {
             let share = by_release.entry(target.release).or_insert_with(|| Share { weight, members: Vec::new() });
             share.members.push(target);
         }
     }
-    ProcessTargets { shares: by_release.into_values().collect(), nobody }
+    let shares: Vec<_> = by_release.into_values().collect();
+    ProcessTargets { undecided: awaited && shares.is_empty(), shares, nobody }
 }

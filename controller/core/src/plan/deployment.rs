@@ -42,16 +42,18 @@ impl Draft<'_> {
         if cancel {
             return self.give_up(EndState::Cancelled, "cancelled before traffic moved".to_owned());
         }
-        let idle = self.idle_slot();
-        if !self.clear_slot(idle, record.release.number) {
+        let (idle, release) = (self.idle_slot(), record.release.number);
+        if !self.clear_slot(idle, release) {
             return self.wait_for_slot(idle);
         }
         let deadline = self.begin_in_slot(record, deadline);
-        self.run.warm = None;
         let traffic: Vec<_> = record.release.traffic.processes.keys().cloned().collect();
         for process in &traffic {
             let count = self.wanted(record, process);
             self.ensure_instances(record, process, count, idle);
+        }
+        if self.new_ones_run(release) {
+            self.give_up_warm(idle, release);
         }
         match self.new_ones_up(record) {
             Ok(true) => self.flip(record, idle),
@@ -104,16 +106,38 @@ impl Draft<'_> {
         begins
     }
 
-    /// Makes room in the idle slot: what is there of another release is given up. True once the slot is the release's.
+    /// Makes room in the idle slot: what is there of another release is given up. True once that has no traffic left and
+    /// is told to stop; the new ones start beside its stopping, which may take as long as the app likes. What is warm
+    /// stays for now.
     fn clear_slot(&mut self, slot: Slot, release: ReleaseNumber) -> bool {
-        for id in self.ids(|i| i.slot == slot && i.release != release) {
+        for id in self.ids(|i| i.slot == slot && i.release != release && i.state != Traffic::Warm) {
             self.retire(&id);
         }
-        if self.records().any(|(_, i)| i.slot == slot && (i.release != release || given_up(i.state))) {
+        let in_the_way = |i: &InstanceRecord| match i.release == release {
+            true => given_up(i.state),
+            false => !matches!(i.state, Traffic::Warm | Traffic::Retiring),
+        };
+        if self.records().any(|(_, i)| i.slot == slot && in_the_way(i)) {
             return false;
         }
         self.run.slots.insert(slot, release);
         true
+    }
+
+    fn new_ones_run(&self, release: ReleaseNumber) -> bool {
+        let mut new = self.records().filter(|(_, i)| i.release == release && !given_up(i.state));
+        new.all(|(id, i)| match self.observed.instance(&i.server, id) {
+            Seen::Present(seen) => seen.phase == InstancePhase::Running,
+            Seen::Unknown | Seen::Absent => false,
+        })
+    }
+
+    /// What is warm makes room once the new ones have started: where they cannot even be made, the way back stays short.
+    fn give_up_warm(&mut self, slot: Slot, release: ReleaseNumber) {
+        self.run.warm = None;
+        for id in self.ids(|i| i.slot == slot && i.release != release && i.state == Traffic::Warm) {
+            self.retire(&id);
+        }
     }
 
     /// Whether every new instance with a port is up for the settle time; an error when one never will be.
@@ -189,6 +213,7 @@ impl Draft<'_> {
     /// One fact: the new ones are active, the old ones drain. It is recorded, then published.
     fn flip(&mut self, record: &ReleaseRecord, slot: Slot) {
         let release = record.release.number;
+        self.give_up_warm(slot, release);
         let old = self.ids(|i| i.slot == slot.other() && i.address.is_some() && !given_up(i.state));
         for id in &old {
             self.set(id, Traffic::Draining { retire: false, names_gone: None });

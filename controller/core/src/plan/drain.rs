@@ -46,7 +46,7 @@ impl Draft<'_> {
         if !self.observed.is_drained(id, published) {
             return self.waits_for_members(id, MemberKind::Lb);
         }
-        self.set(id, if retire { Traffic::Retiring } else { Traffic::Standby });
+        self.set(id, if retire { Traffic::Retiring } else { Traffic::Warm });
         self.happened(EventKind::Drained, format!("{id} is drained"));
     }
 

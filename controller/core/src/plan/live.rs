@@ -2,7 +2,7 @@
 
 use appbase_core::ProcessName;
 
-use super::{Draft, given_up};
+use super::Draft;
 use crate::v1::state::{EventKind, ReleaseRecord, Traffic};
 
 impl Draft<'_> {
@@ -54,7 +54,7 @@ impl Draft<'_> {
             return;
         }
         let idle = self.idle_slot();
-        let standing = self.ids(|i| i.slot == idle && i.state == Traffic::Standby && !given_up(i.state));
+        let standing = self.ids(|i| i.slot == idle && matches!(i.state, Traffic::Standby | Traffic::Warm));
         match self.run.warm {
             Some(warm) if !warm.is_over(self.now) => {
                 if !standing.is_empty() {

@@ -163,6 +163,7 @@ pub struct InstanceRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "state")]
 pub enum Traffic {
+    /// New: probed, named, without traffic.
     Standby,
     Active,
     /// Takes nothing new. Once every lb says drained, and one DNS TTL after every dns took the table without it:
@@ -173,7 +174,9 @@ pub enum Traffic {
         #[serde(default)]
         names_gone: Option<Timer>,
     },
-    /// Drained: being stopped and removed.
+    /// Drained after it was active: probed still, but nobody counts on it and no name leads to it.
+    Warm,
+    /// Nobody counts on it: being stopped and removed.
     Retiring,
 }
 

@@ -39,7 +39,7 @@ fn a_quiet_deploy_flips_once_and_keeps_the_old_one_warm() {
     world.deploy(2, false);
     (0..40).for_each(|_| world.step(false));
     assert_eq!(render::live_release(&world.run), Some(2));
-    let warm = world.run.instances.values().filter(|i| i.release == 1 && i.state == Traffic::Standby).count();
+    let warm = world.run.instances.values().filter(|i| i.release == 1 && i.state == Traffic::Warm).count();
     assert_eq!(warm, INSTANCES as usize, "the old one stays warm");
     let before = world.revision;
     world.deploy(1, false);
@@ -72,37 +72,69 @@ fn live_after_two_deploys(seed: u64) -> World {
     world
 }
 
-/// The instances of an app that takes long to stop, stop at their own pace; the next ones have their whole deadline.
+/// The new ones start beside what is warm, which makes room as soon as they run: nobody waits for it to stop, and where
+/// they cannot be made it is still there.
+#[test]
+fn a_warm_release_makes_room_once_the_new_one_runs() {
+    let mut world = live_after_two_deploys(13);
+    let states = |world: &World, release| -> Vec<Traffic> {
+        world.run.instances.values().filter(|i| i.release == release).map(|i| i.state).collect()
+    };
+    world.deploy(3, false);
+    world.controller(false);
+    assert_eq!(states(&world, 3), [Traffic::Standby; 2]);
+    assert_eq!(states(&world, 1), [Traffic::Warm; 2]);
+    world.controller(false);
+    assert!(world.run.deployment.is_some(), "traffic has not moved");
+    assert_eq!(states(&world, 1), [Traffic::Retiring; 2]);
+
+    let mut world = live_after_two_deploys(13);
+    world.server_seen = false;
+    cancel_before_the_flip(&mut world, 3);
+    assert_eq!(states(&world, 1), [Traffic::Warm; 2]);
+    world.server_seen = true;
+    (0..20).for_each(|_| world.step(false));
+    assert_eq!(states(&world, 1), [Traffic::Warm; 2]);
+    assert_eq!(states(&world, 3), []);
+}
+
+/// New ones that were given up may be in somebody's memory still; the next ones wait for that, and have their whole
+/// deadline all the same.
 #[test]
 fn the_deadline_begins_when_the_slot_is_free() {
     let mut world = live_after_two_deploys(13);
-    world.dns = None;
-    world.deploy(3, false);
-    for _ in 0..90 {
-        world.now += Duration::from_secs(1);
-        world.controller(false);
-        let (out, dns) = (world.published.clone(), world.dns);
-        world.members();
-        // A dns that takes nothing keeps the old instances draining.
-        world.dns = dns;
-        world.published = out;
-    }
-    let running = world.run.deployment.clone().expect("still waiting for the slot, far beyond 30 s");
-    assert_eq!(world.deployments[&running].release, 3);
-    (0..80).for_each(|_| world.step(false));
-    assert_eq!(render::live_release(&world.run), Some(3));
-
-    world.dns = None;
+    cancel_before_the_flip(&mut world, 3);
     world.deploy(4, false);
-    for _ in 0..1300 {
-        world.now += Duration::from_secs(1);
-        world.controller(false);
-        world.members();
-        world.dns = None;
-    }
+    // A dns that takes nothing keeps them draining.
+    (0..90).for_each(|_| second_with_a_deaf_dns(&mut world));
+    let running = world.run.deployment.clone().expect("still waiting for the slot, far beyond 30 s");
+    assert_eq!(world.deployments[&running].release, 4);
+    (0..80).for_each(|_| world.step(false));
+    assert_eq!(render::live_release(&world.run), Some(4));
+
+    cancel_before_the_flip(&mut world, 5);
+    world.deploy(6, false);
+    (0..1300).for_each(|_| second_with_a_deaf_dns(&mut world));
     let end = world.deployments.values().last().and_then(|deployment| deployment.end.clone()).expect("it ended");
     assert_eq!(end.state, EndState::Aborted);
     assert!(end.reason.is_some_and(|reason| reason.contains("did not get free")));
+}
+
+fn cancel_before_the_flip(world: &mut World, release: u64) {
+    world.deploy(release, false);
+    world.controller(false);
+    let running = world.run.deployment.clone().expect("it has just begun");
+    world.deployments.get_mut(&running).expect("recorded").cancel = true;
+    world.controller(false);
+    assert_eq!(world.run.deployment, None, "release {release} is cancelled");
+}
+
+fn second_with_a_deaf_dns(world: &mut World) {
+    world.now += Duration::from_secs(1);
+    world.dns = None;
+    world.controller(false);
+    world.members();
+    world.dns = None;
 }
 
 /// Restarts of last week are no reason to throw the warm release away.

@@ -45,13 +45,47 @@ async fn standby_is_probed_and_gets_nothing() {
 }
 
 #[tokio::test]
+async fn requests_wait_for_a_first_probe_and_no_longer() {
+    let stage = Stage::start().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut app = section(&[(&stage.app("one").await, Active)]);
+    let address = silent.local_addr().unwrap();
+    let pool = app.pools.get_mut(&1).unwrap();
+    pool.instances.values_mut().for_each(|instance| instance.address = address);
+    stage.controller.publish(&[app]).await;
+    let (lb, tasks) = (stage.lb.http, stage.tasks.clone());
+    let waiting = stage.tasks.spawn("waits", async move {
+        let mut client = crate::client::Client::connect(lb, &tasks).await.unwrap();
+        client.send(request(Method::POST, "/echo", "waited")).await.unwrap().body
+    });
+    // The probe is there, the request reached lb, and the app says nothing yet.
+    let (mut probe, _) = silent.accept().await.unwrap();
+    eventually("it waits", async || stage.admin("/metrics").await.1.contains("connections_open 1\n")).await;
+    assert!(!waiting.is_finished());
+    answer(&mut probe, "").await;
+    let (mut sent, _) = silent.accept().await.unwrap();
+    answer(&mut sent, "late").await;
+    assert_eq!(waiting.await.unwrap().unwrap(), "late");
+}
+
+/// Answers one request in the plainest way.
+async fn answer(stream: &mut tokio::net::TcpStream, body: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut head = [0; 4096];
+    assert!(stream.read(&mut head).await.unwrap() > 0);
+    let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn up_time_is_reported_and_pending_is_refused() {
     let stage = Stage::start().await;
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut app = section(&[(&stage.app("one").await, Active)]);
     let pool = app.pools.get_mut(&1).unwrap();
     pool.instances.values_mut().for_each(|instance| instance.address = silent.local_addr().unwrap());
-    pool.probes.values_mut().for_each(|probe| probe.timeout_ms = 60_000);
+    pool.probes.values_mut().for_each(|probe| probe.timeout_ms = 100);
     stage.controller.publish(&[app]).await;
     let answer = stage.client().await.get("/").await.unwrap();
     assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "no-instance"));
