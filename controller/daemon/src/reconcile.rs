@@ -27,7 +27,7 @@ use crate::tables::Rendered;
 
 /// Without any hint everything is looked at again after this time.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Hints that come together are answered together.
+/// Between two passes: what comes after the first of several hints is answered together.
 const GATHER: Duration = Duration::from_millis(5);
 /// Steps at once: more would only queue in the engine.
 const STEPS_MAX: usize = 8;
@@ -97,6 +97,7 @@ impl Reconcile {
         let mut hints = self.shared.compute.hints();
         loop {
             let wake = self.pass().await;
+            let rested = self.shared.clock.elapsed() + GATHER;
             let pause = wake.map_or(LOOK_EVERY, |at| at.saturating_sub(self.shared.clock.elapsed()).min(LOOK_EVERY));
             tokio::select! {
                 () = self.shared.look_again.notified() => {}
@@ -108,7 +109,7 @@ impl Reconcile {
                 Some(ended) = self.ended.1.recv() => self.step_ended(ended),
                 () = tokio::time::sleep(pause) => {}
             }
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(rested.saturating_sub(self.shared.clock.elapsed())).await;
             while let Ok(ended) = self.ended.1.try_recv() {
                 self.step_ended(ended);
             }

@@ -52,7 +52,7 @@ impl Draft<'_> {
             let count = self.wanted(record, process);
             self.ensure_instances(record, process, count, idle);
         }
-        if self.new_ones_run(release) {
+        if self.new_ones_answer(release) {
             self.give_up_warm(idle, release);
         }
         match self.new_ones_up(record) {
@@ -117,22 +117,24 @@ impl Draft<'_> {
             true => given_up(i.state),
             false => !matches!(i.state, Traffic::Warm | Traffic::Retiring),
         };
-        if self.records().any(|(_, i)| i.slot == slot && in_the_way(i)) {
+        // One that is still there needs no room made for it.
+        let is_there = self.records().any(|(_, i)| i.release == release && i.state == Traffic::Warm);
+        if !is_there && self.records().any(|(_, i)| i.slot == slot && in_the_way(i)) {
             return false;
         }
         self.run.slots.insert(slot, release);
         true
     }
 
-    fn new_ones_run(&self, release: ReleaseNumber) -> bool {
-        let mut new = self.records().filter(|(_, i)| i.release == release && !given_up(i.state));
-        new.all(|(id, i)| match self.observed.instance(&i.server, id) {
-            Seen::Present(seen) => seen.phase == InstancePhase::Running,
-            Seen::Unknown | Seen::Absent => false,
-        })
+    /// Whether every new instance with a port answers, settled or not.
+    fn new_ones_answer(&self, release: ReleaseNumber) -> bool {
+        let new = self.records().filter(|(_, i)| i.release == release && i.address.is_some() && !given_up(i.state));
+        let Some(published) = self.slice.published else { return false };
+        new.map(|(id, _)| id)
+            .all(|id| self.slice.run.instances.contains_key(id) && self.observed.up_for(id, published).is_some())
     }
 
-    /// What is warm makes room once the new ones have started: where they cannot even be made, the way back stays short.
+    /// What is warm makes room once the new ones answer: if they never do, the way back stays short.
     fn give_up_warm(&mut self, slot: Slot, release: ReleaseNumber) {
         self.run.warm = None;
         for id in self.ids(|i| i.slot == slot && i.release != release && i.state == Traffic::Warm) {

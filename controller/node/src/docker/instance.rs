@@ -33,11 +33,12 @@ impl DockerEngine {
             return Err(ComputeError::Refused { reason });
         }
         let name = self.name_of(&request.id);
-        if let Some(existing) = self.inspect(&name).await? {
+        let image = spec::image(request, &self.config.base_image);
+        let (existing, found) = tokio::try_join!(self.inspect(&name), self.inspect_image(image))?;
+        if let Some(existing) = existing {
             return self.adopt(request, &existing).await;
         }
-        let image = spec::image(request, &self.config.base_image);
-        let found = self.inspect_image(image).await?.ok_or_else(|| self.no_image(image))?;
+        let found = found.ok_or_else(|| self.no_image(image))?;
         let of_image = found.config.unwrap_or_default();
         let network = self.ensure_environment(&request.labels.environment, request.ip, request.network).await?;
         let boot_volume = if spec::needs_boot(request) { Some(self.ensure_boot_volume().await?) } else { None };
@@ -71,7 +72,11 @@ impl DockerEngine {
                 Some(existing) => self.adopt(request, &existing).await,
                 None => Err(self.fault(error, what)),
             },
-            Err(error) => Err(self.fault(error, what)),
+            Err(error) => {
+                // Nobody would look for it: no container names it.
+                let _ = self.docker.remove_volume(&name, None::<RemoveVolumeOptions>).await;
+                Err(self.fault(error, what))
+            }
         }
     }
 

@@ -103,7 +103,7 @@ impl DockerEngine {
         };
         // Two creates at once must not both make it: Docker allows networks of equal names.
         let _one_at_a_time = self.networks.lock().await;
-        let all = self.list_networks().await?;
+        let (all, parts) = tokio::try_join!(self.list_networks(), self.list_parts(&name))?;
         let existing = all.iter().find(|network| network.name.as_deref() == Some(&name));
         let subnet = match existing {
             Some(network) => {
@@ -119,7 +119,7 @@ impl DockerEngine {
             }
         };
         check_address(subnet, ip).map_err(failed)?;
-        let has_dns = self.join_parts(&name, subnet).await?;
+        let has_dns = self.join_parts(&name, subnet, &parts).await?;
         let dns = self.config.dns.or(has_dns.then(|| IpAddr::V4(subnet.dns())));
         Ok(EnvironmentNetwork { name, subnet, dns })
     }
@@ -131,7 +131,8 @@ impl DockerEngine {
         for network in self.list_networks().await? {
             let Ok(subnet) = self.check_network(&network) else { continue };
             if let Some(name) = &network.name {
-                self.join_parts(name, subnet).await?;
+                let parts = self.list_parts(name).await?;
+                self.join_parts(name, subnet, &parts).await?;
             }
         }
         Ok(())
@@ -234,9 +235,8 @@ impl DockerEngine {
     }
 
     /// Answers whether a dns is there.
-    async fn join_parts(&self, network: &str, subnet: EnvironmentSubnet) -> Result<bool, ComputeError> {
-        let parts = self.list_parts(network).await?;
-        for (container, address) in plan_joins(subnet, &parts) {
+    async fn join_parts(&self, network: &str, subnet: EnvironmentSubnet, parts: &[Part]) -> Result<bool, ComputeError> {
+        for (container, address) in plan_joins(subnet, parts) {
             let ipam = EndpointIpamConfig { ipv4_address: Some(address.to_string()), ..EndpointIpamConfig::default() };
             let endpoint_config = Some(EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() });
             let request = NetworkConnectRequest { container: container.clone(), endpoint_config };
