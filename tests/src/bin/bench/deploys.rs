@@ -54,9 +54,8 @@ pub(crate) fn run() -> String {
         rows.into_iter().map(|(name, samples, digits)| vec![name.to_owned(), samples.cell(digits)]).collect();
     format!(
         "hello-world as an artifact on Docker, everything present (images loaded, version pushed); times from the start of the \
-         command, seen by a client that asks through the load balancer again and again. In the first round the new instance \
-         starts at once; from the second on the release that is kept warm has to drain and go first, so that there are never \
-         more than two at a time. {} rounds, {CHANGES} changes.\n\n{}",
+         command, seen by a client that asks through the load balancer again and again. From the second round on a warm \
+         release makes room meanwhile. {} rounds, {CHANGES} changes.\n\n{}",
         rounds() * 2,
         table(&["what", "ms"], &rows)
     )
