@@ -11,3 +11,7 @@ if docker_answers && compose_found; then
 fi
 end_processes
 rm -rf "$DATA"
+# Its token is worth nothing any more.
+if [ -x "$ROOT/bin/platformctl" ]; then
+    "$ROOT/bin/platformctl" --url http://127.0.0.1:8081 context rm local >/dev/null 2>&1 || true
+fi

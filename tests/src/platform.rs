@@ -363,6 +363,11 @@ impl Platform {
     }
 
     /// The deployment under way ends, and this version is live.
+    /// What a part counts, in Prometheus' text form.
+    pub fn metrics(&self, part: Part) -> String {
+        http_request(self.admin[&part], "admin", "/metrics").map(|(_, text)| text).unwrap_or_default()
+    }
+
     pub fn until_done(&self, version: &str) {
         eventually(&format!("the deployment of {version} ends done"), || {
             let app = self.app("hello");

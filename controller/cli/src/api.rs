@@ -18,6 +18,8 @@ use crate::session::{ANSWER_LIMIT, Session};
 
 /// How often a change is sent when no answer comes: its idempotency key makes that harmless.
 const SENDS_MAX: u32 = 3;
+/// So long a change may take until all lbs act by it; they usually do after some milliseconds.
+const IN_FORCE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Session<'_> {
     /// `path` with the environment as its query.
@@ -50,6 +52,20 @@ impl Session<'_> {
     /// One change set; `deploy` asks for a deployment of the live version with it.
     pub(crate) async fn change(&self, operations: Vec<Operation>, deploy: bool) -> Result<ChangeSetAnswer, Failure> {
         let path = if deploy { "/v1/change-sets?deploy=true" } else { "/v1/change-sets" };
+        self.send_change(path, operations).await
+    }
+
+    /// One change set that acts at once: answered when it is in force, with a word where that takes longer.
+    pub(crate) async fn change_in_force(&self, operations: Vec<Operation>) -> Result<ChangeSetAnswer, Failure> {
+        let path = format!("/v1/change-sets?wait={}", IN_FORCE_LIMIT.as_secs());
+        let answer = self.send_change(&path, operations).await?;
+        if answer.in_force == Some(false) {
+            self.output.talk("not every load balancer has it yet: see platformctl status");
+        }
+        Ok(answer)
+    }
+
+    async fn send_change(&self, path: &str, operations: Vec<Operation>) -> Result<ChangeSetAnswer, Failure> {
         let answer: ChangeSetAnswer = change(&self.controller, path, &ChangeSetRequest { operations }).await?;
         match answer.results.iter().find(|result| result.result != "ok") {
             None => Ok(answer),

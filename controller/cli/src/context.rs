@@ -63,13 +63,31 @@ pub(crate) fn find(home: &Path, name: &str) -> Result<Option<Context>, Failure> 
 }
 
 pub(crate) fn choose(home: &Path, name: &str) -> Result<Context, Failure> {
-    let Some(context) = find(home, name)? else {
-        return Err(Failure::new(Exit::NotFound, format!("there is no context \"{name}\""))
-            .hint("try", "platformctl context ls")
-            .hint("or", format!("platformctl context add {name} --url URL")));
-    };
+    let Some(context) = find(home, name)? else { return Err(unknown(name)) };
     write(&home.join("context.json"), &context)?;
     Ok(context)
+}
+
+/// Takes a context away; when it is the current one, none is. With `url` only if it is of that controller.
+pub(crate) fn remove(home: &Path, name: &str, url: Option<&str>) -> Result<Context, Failure> {
+    let Some(context) = find(home, name)? else { return Err(unknown(name)) };
+    if url.is_some_and(|url| url != context.url) {
+        return Err(Failure::new(Exit::Conflict, format!("context {name} is that of {}", context.url)));
+    }
+    let mut paths = vec![home.join("contexts").join(format!("{name}.json"))];
+    if current(home)?.is_some_and(|current| current.name.as_deref() == Some(name)) {
+        paths.push(home.join("context.json"));
+    }
+    for path in paths {
+        fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
+    }
+    Ok(context)
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(Exit::NotFound, format!("there is no context \"{name}\""))
+        .hint("try", "platformctl context ls")
+        .hint("or", format!("platformctl context add {name} --url URL"))
 }
 
 /// The token in a file that people name: its first line. Everybody being able to read it is refused.
@@ -148,6 +166,13 @@ mod tests {
         assert_eq!(all(&home).expect("readable").len(), 2);
         assert_eq!(choose(&home, "three").expect_err("unknown").exit, Exit::NotFound);
         assert_eq!(choose(&home, "../one").expect_err("no path").exit, Exit::BadInput);
+
+        assert_eq!(remove(&home, "one", Some("http://two:8081")).expect_err("another").exit, Exit::Conflict);
+        remove(&home, "two", None).expect("known");
+        assert_eq!(current(&home).expect("readable").expect("still").url, "http://one:8081");
+        remove(&home, "one", Some("http://one:8081")).expect("known");
+        assert_eq!((current(&home).expect("readable"), all(&home).expect("readable").len()), (None, 0));
+        add(&home, "one", one).expect("added");
 
         let file = home.join("context.json");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;

@@ -40,7 +40,14 @@ pub(crate) async fn follow(session: &Session<'_>, deployment: DeploymentView, wa
     let unreachable = narrator.lost;
     drop(narrator);
     match ended {
-        Ok(ended) => tell_end(session, &ended?),
+        Ok(ended) => {
+            let ended = ended?;
+            let exit = tell_end(session, &ended)?;
+            if exit == Exit::Done {
+                tell_not_deployed(session, &ended).await;
+            }
+            Ok(exit)
+        }
         Err(_) if unreachable => {
             let message =
                 format!("no answer from {}; the deployment goes on when it is back", session.controller.base());
@@ -120,6 +127,16 @@ fn tell_end(session: &Session<'_>, view: &DeploymentView) -> Result<Exit, Failur
         output.hint("undo", &format!("platformctl rollback {}{environment}", view.app));
     }
     Ok(exit)
+}
+
+/// An older release lacks what the environment got since, and nobody who goes back thinks of it.
+async fn tell_not_deployed(session: &Session<'_>, view: &DeploymentView) {
+    if let Ok(status) = session.app(&view.app).await
+        && !status.not_deployed.is_empty()
+    {
+        let what = status.not_deployed.join(", ");
+        session.output.talk(&format!("release {} was made before: {what}; the next deploy brings it", view.release));
+    }
 }
 
 fn exit_of(end: EndState) -> Exit {

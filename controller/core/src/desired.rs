@@ -15,11 +15,10 @@ pub const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Why a change set is refused; nothing of it is applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("operation {index} ({group} {command}): {reason}")]
+#[error("{place}{reason}")]
 pub struct OperationError {
-    pub index: usize,
-    pub group: String,
-    pub command: String,
+    /// `operation 2 of 3 (app scale): `; nothing when there is only one.
+    place: String,
     /// Stable code for scripts.
     pub code: &'static str,
     pub reason: String,
@@ -29,11 +28,13 @@ impl Desired {
     /// All operations in order, or none.
     pub fn apply(&self, change: &ChangeSet) -> Result<Self, OperationError> {
         let mut next = self.clone();
+        let count = change.operations.len();
         for (index, operation) in change.operations.iter().enumerate() {
             next.apply_one(operation).map_err(|(code, reason)| OperationError {
-                index: index + 1,
-                group: operation.group.clone(),
-                command: operation.command.clone(),
+                place: match count {
+                    1 => String::new(),
+                    _ => format!("operation {} of {count} ({} {}): ", index + 1, operation.group, operation.command),
+                },
                 code,
                 reason,
             })?;
@@ -77,7 +78,7 @@ impl Desired {
             }
             ("config", "set") => {
                 let key = params.text("key")?;
-                check_value_name(key).map_err(|reason| ("bad-name", format!("{key}: {reason}")))?;
+                check_value_name(key).map_err(|reason| ("bad-name", reason))?;
                 let value = params.text("value")?;
                 if value.len() > VALUE_BYTES_MAX || value.contains('\0') {
                     return Err(("bad-value", format!("{key}: at most {VALUE_BYTES_MAX} bytes and no NUL")));
@@ -118,6 +119,34 @@ impl Desired {
             (group, command) => return Err(("unknown-command", format!("there is no command \"{group} {command}\""))),
         }
         Ok(())
+    }
+}
+
+impl Operation {
+    /// For people: what it changes. A value is not shown.
+    pub fn in_words(&self) -> String {
+        let text = |key: &str| match self.params.get(key) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other) => Some(other.to_string()),
+        };
+        let what = match (self.group.as_str(), self.command.as_str()) {
+            ("app", "version") => text("version"),
+            ("app", "scale") => {
+                text("process").zip(text("instances")).map(|(process, count)| format!("{process}={count}"))
+            }
+            ("app", "hold") => text("hold").map(|on| if on == "true" { "on" } else { "off" }.to_owned()),
+            ("app", "maintenance") => Some(if text("message").is_some() { "on" } else { "off" }.to_owned()),
+            ("config", _) => text("key"),
+            ("route", _) => Some(format!(
+                "{}{}",
+                text("host").unwrap_or_else(|| "*".to_owned()),
+                text("path").unwrap_or_else(|| "/".to_owned())
+            )),
+            _ => None,
+        };
+        let words = [Some(self.group.clone()).filter(|group| group != "app"), Some(self.command.clone()), what];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -207,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn operations_are_said_without_their_values() {
+        for (group, command, params, words) in [
+            ("app", "version", json!({"version": "3"}), "version 3"),
+            ("app", "scale", json!({"process": "web", "instances": 3}), "scale web=3"),
+            ("app", "hold", json!({"hold": true}), "hold on"),
+            ("app", "maintenance", json!({"message": null}), "maintenance off"),
+            ("config", "set", json!({"key": "PASSWORD", "value": "secret"}), "config set PASSWORD"),
+            ("route", "add", json!({"host": null, "path": "/api"}), "route add */api"),
+            ("route", "remove", json!({"host": "a.test"}), "route remove a.test/"),
+        ] {
+            let change = change(&[(group, command, params)]);
+            assert_eq!(change.operations[0].in_words(), words);
+        }
+    }
+
+    #[test]
     fn all_or_nothing() {
         let start = Desired::default();
         let good = ("config", "set", json!({"app": "shop", "key": "A", "value": "1"}));
@@ -218,7 +263,7 @@ mod tests {
             start.apply(&change(&[good, ("app", "scale", json!({"app": "shop", "process": "web", "instances": 999}))]));
         assert_eq!(
             error.expect_err("too many").to_string(),
-            "operation 2 (app scale): at most 200 instances of a process"
+            "operation 2 of 2 (app scale): at most 200 instances of a process"
         );
         assert_eq!(start, Desired::default());
         for (group, command, params, code) in [

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use appbase_core::claims::{Reach, Scope};
 use appbase_core::v1::{Counters, Policy, Probe};
-use appbase_core::{ClusterId, DeploymentId, SectionKey};
+use appbase_core::{AppName, ClusterId, DeploymentId, EnvironmentName, SectionKey};
 use controller_core::addresses::{Addresses, Range};
 use controller_core::observed::Observed;
 use controller_core::plan::Setting;
@@ -139,6 +139,19 @@ impl Shared {
         let baseline = self.baselines.lock().unwrap_or_else(PoisonError::into_inner).remove(id).unwrap_or_default();
         let now = self.members.counters(key, None);
         (now.requests.saturating_sub(baseline.requests), now.failed.saturating_sub(baseline.failed))
+    }
+
+    /// Whether every member that can be reached has the tables as `records` want them for this app.
+    pub(crate) fn is_in_force(&self, records: &Records, environment: &EnvironmentName, app: &AppName) -> bool {
+        let key = SectionKey::app(environment, app);
+        let (Some(run), none) = (records.runs.get(&key), BTreeMap::new()) else { return true };
+        let releases = records.releases.get(&key).unwrap_or(&none);
+        let desired = records.desired_app(environment, app);
+        let routes = controller_core::render::route_section(environment, app, &desired, run, releases);
+        let names = controller_core::render::name_section(environment, app, run, releases);
+        let Some(published) = self.tables.published(&key, routes.as_ref(), names.as_ref()) else { return false };
+        let members = self.members.seen(&records.members, self.now());
+        members.values().filter(|member| member.is_reachable()).all(|member| member.has_taken(&published))
     }
 
     /// Waits until the records are so, at most `limit`.

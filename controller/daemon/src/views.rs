@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use appbase_core::v1::{Health, MemberKind};
+use appbase_core::v1::{Health, MemberKind, Route, Value};
 use appbase_core::{AppName, EnvironmentName, SectionKey, Version};
 use controller_core::observed::{Observed, Seen};
 use controller_core::render::live_release;
@@ -10,7 +10,7 @@ use controller_core::v1::api::{
     AppStatus, ControllerInfo, DeploymentView, EndView, InstanceView, LiveView, MemberView, PlanView, PlatformStatus,
 };
 use controller_core::v1::compute::InstancePhase;
-use controller_core::v1::state::{Deployment, InstanceRecord, Run, Traffic};
+use controller_core::v1::state::{Deployment, DesiredApp, InstanceRecord, ReleaseRecord, Run, Traffic};
 
 use crate::deploy::rollback_target;
 use crate::records::{Records, lock};
@@ -92,11 +92,31 @@ pub(crate) fn app_status(
         routes: live.map(|record| record.release.traffic.routes.clone()).unwrap_or_default(),
         scale,
         hold: desired.hold,
-        maintenance: desired.maintenance,
+        maintenance: desired.maintenance.clone(),
         deployment: records.running(&key).map(|running| deployment(shared, records, running)),
         rollback_to: rollback_target(records, &key).and_then(|number| Some((number, version_of(number)?))),
+        not_deployed: live.map(|live| not_deployed(&desired, live)).unwrap_or_default(),
         counters: shared.members.counters(&key, live_release(&run)),
     }
+}
+
+/// What the environment wants beside the app file, and the live release lacks: it was made before.
+fn not_deployed(desired: &DesiredApp, live: &ReleaseRecord) -> Vec<String> {
+    let in_force = values_in_force(live);
+    let values = desired.values.iter().filter(|(key, value)| in_force.get(*key) != Some(*value));
+    let routes = desired.routes.iter().filter(|route| !live.release.traffic.routes.contains(route));
+    let route = |route: &Route| format!("route {}{}", route.host.as_deref().unwrap_or("*"), route.path);
+    values.map(|(key, _)| format!("value {key}")).chain(routes.map(route)).collect()
+}
+
+/// The values that instances of a release get, as text.
+pub(crate) fn values_in_force(record: &ReleaseRecord) -> BTreeMap<String, String> {
+    let specs = record.release.processes.values();
+    let plain = |value: &Value| match value {
+        Value::Plain(text) => text.clone(),
+        Value::Secret { version } => format!("(secret, version {version})"),
+    };
+    specs.flat_map(|spec| &spec.values).map(|(key, value)| (key.clone(), plain(value))).collect()
 }
 
 fn summary(records: &Records, key: &SectionKey, run: &Run, version_of: impl Fn(u64) -> Option<Version>) -> String {

@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     pub(crate) status: Option<u16>,
     /// lb answered with an error, or the answer broke off.
     pub(crate) failed: bool,
+    /// lb answered itself: whatever that says, the app did not.
+    pub(crate) by_lb: bool,
     pub(crate) took: Duration,
 }
 
@@ -39,7 +41,7 @@ impl ReleaseCounters {
         add(&self.classes[class.min(5)], 1);
         if outcome.failed {
             add(&self.failed, 1);
-        } else if class == 5 {
+        } else if class == 5 && !outcome.by_lb {
             add(&self.app_errors, 1);
         }
     }
@@ -74,7 +76,7 @@ mod tests {
     fn a_request_is_counted_once_in_its_bucket() {
         let counters = ReleaseCounters::default();
         let count = |status, failed, ms| {
-            counters.count(&Outcome { status, failed, took: Duration::from_millis(ms) });
+            counters.count(&Outcome { status, failed, by_lb: false, took: Duration::from_millis(ms) });
         };
         count(Some(200), false, 1);
         count(Some(500), false, 2);

@@ -117,7 +117,12 @@ impl Drop for RequestContext {
         self.connection.end_request();
         drop(self.entry.take());
         let until = self.streamed_at.unwrap_or_else(|| self.balancer.clock.elapsed());
-        let outcome = Outcome { status: self.status, failed: self.failed(), took: until.saturating_sub(self.began) };
+        let outcome = Outcome {
+            status: self.status,
+            failed: self.failed(),
+            by_lb: self.refusal.is_some(),
+            took: until.saturating_sub(self.began),
+        };
         if let Some(refusal) = &self.refusal {
             self.balancer.edge.refuse(refusal.code);
         }

@@ -32,6 +32,7 @@ enum Verb {
         file: Option<PathBuf>,
     },
     /// Versions of an app
+    #[command(alias = "list")]
     Ls { app: AppName },
     /// One version and its app file
     Show { app: AppName, version: Version },

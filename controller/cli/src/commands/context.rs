@@ -1,4 +1,4 @@
-//! `context ls | add | use`
+//! `context ls | add | use | rm`
 
 use clap::{Args, Subcommand};
 
@@ -17,11 +17,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Known controllers
+    #[command(alias = "list")]
     Ls,
     /// Keep the controller named by --url (and --token-file) under a name, and use it
     Add { name: String },
     /// Use a known controller from now on
     Use { name: String },
+    /// Forget a controller and the token for it; with --url only if it is that one
+    Rm { name: String },
 }
 
 pub(crate) fn run(arguments: Arguments, global: &Global, output: &Output) -> Result<Exit, Failure> {
@@ -45,6 +48,10 @@ pub(crate) fn run(arguments: Arguments, global: &Global, output: &Output) -> Res
         Verb::Use { name } => {
             let chosen = context::choose(&home, &name)?;
             output.talk(&format!("using {name} ({})", chosen.url));
+        }
+        Verb::Rm { name } => {
+            let gone = context::remove(&home, &name, global.url.as_deref())?;
+            output.talk(&format!("forgot {name} ({})", gone.url));
         }
     }
     Ok(Exit::Done)

@@ -24,7 +24,7 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
     let on = arguments.switch == Switch::On;
     session.app(&arguments.app).await?;
     let params = json!({ "environment": session.environment, "app": arguments.app, "hold": on });
-    let answer = session.change(vec![operation("app", "hold", params)], false).await?;
+    let answer = session.change_in_force(vec![operation("app", "hold", params)]).await?;
     let says = if on { "requests wait" } else { "requests go on" };
     session.output.show(&answer, || format!("{}: {says}\n", arguments.app))?;
     Ok(Exit::Done)

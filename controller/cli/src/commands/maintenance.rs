@@ -23,7 +23,7 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
     session.app(&arguments.app).await?;
     let message = on.then_some(&arguments.message);
     let params = json!({ "environment": session.environment, "app": arguments.app, "message": message });
-    let answer = session.change(vec![operation("app", "maintenance", params)], false).await?;
+    let answer = session.change_in_force(vec![operation("app", "maintenance", params)]).await?;
     let says = if on { "answers 503 with the message" } else { "answers again" };
     session.output.show(&answer, || format!("{} {says}\n", arguments.app))?;
     Ok(Exit::Done)

@@ -23,7 +23,11 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// All routes and the apps they belong to
-    Ls,
+    #[command(alias = "list")]
+    Ls {
+        /// Only those of one app
+        app: Option<AppName>,
+    },
     /// Send requests for a host and path to an app; its live version is deployed with it
     Add {
         app: AppName,
@@ -59,8 +63,9 @@ enum Verb {
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
     let output = session.output;
     match arguments.verb {
-        Verb::Ls => {
-            let routes: Vec<RouteView> = session.controller.get("/v1/routes", ANSWER_LIMIT).await?;
+        Verb::Ls { app } => {
+            let mut routes: Vec<RouteView> = session.controller.get("/v1/routes", ANSWER_LIMIT).await?;
+            routes.retain(|route| app.as_ref().is_none_or(|app| route.app == *app));
             output.show(&routes, || list::routes(&routes, output.width(), output.paint))?;
         }
         Verb::Add { app, rule, process, later } => {

@@ -158,6 +158,9 @@ fn facts(status: &AppStatus) -> Vec<(&'static str, String)> {
         facts.push(("scale", scale.join(" ")));
     }
     facts.push(("traffic", traffic(status)));
+    if !status.not_deployed.is_empty() {
+        facts.push(("changed", format!("{}: in force with the next deploy", status.not_deployed.join(", "))));
+    }
     facts.extend(status.maintenance.as_ref().map(|message| ("maintenance", message.clone())));
     if let Some(run) = status.deployment.as_ref().filter(|run| run.end.is_none()) {
         facts.push(("deploying", format!("{} to {}, {}", run.id, run.version, run.phase)));
@@ -171,7 +174,11 @@ fn facts(status: &AppStatus) -> Vec<(&'static str, String)> {
 
 fn traffic(status: &AppStatus) -> String {
     let counters = &status.counters;
-    let mut text = format!("{}, {} failed", plural(counters.requests, "request"), counters.failed);
+    let mut text = format!(
+        "{} to this release since lb started, {} failed",
+        plural(counters.requests, "request"),
+        counters.failed
+    );
     if counters.app_errors > 0 {
         text.push_str(&format!(", {}", plural(counters.app_errors, "app error")));
     }
@@ -313,7 +320,7 @@ hello-world
   live        2 (release 7, blue)
   route       hello-world.localhost/ -> web
   scale       web=2
-  traffic     18204 requests, 0 failed, 3 app errors; half ≤ 2 ms; 95 % ≤ 2 ms; 99 % ≤ 5 ms
+  traffic     18204 requests to this release since lb started, 0 failed, 3 app errors; half ≤ 2 ms; 95 % ≤ 2 ms; 99 % ≤ 5 ms
   undo        platformctl rollback hello-world   (to 1, release 6)
 
 INSTANCE                 VERSION  SLOT  TRAFFIC  HEALTH  IN FLIGHT  RESTARTS  ADDRESS

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use appbase_core::v1::MemberKind;
 use appbase_core::{InstanceId, ReleaseNumber, Slot};
 
 use super::{Draft, given_up};
@@ -62,6 +63,7 @@ impl Draft<'_> {
                 self.give_up(EndState::Aborted, format!("not all instances came up in time ({waited})"));
             }
             Ok(false) => {
+                self.name_silent_lbs();
                 self.wake_at(deadline, "probe deadline");
                 // A word wakes the loop, silence does not.
                 if let Some(left) = self.observed.next_silence() {
@@ -124,6 +126,19 @@ impl Draft<'_> {
         }
         self.run.slots.insert(slot, release);
         true
+    }
+
+    /// Nobody can say that an instance is up while no lb is heard.
+    fn name_silent_lbs(&mut self) {
+        let lbs = || self.observed.members(MemberKind::Lb);
+        if lbs().any(|(_, member)| member.is_reachable()) {
+            return;
+        }
+        let silent: Vec<String> = lbs().map(|(id, _)| id.to_string()).collect();
+        self.waits_for(match silent.is_empty() {
+            true => "no load balancer has joined yet: start one".to_owned(),
+            false => format!("no load balancer is heard, so nobody can say what is up (silent: {})", silent.join(", ")),
+        });
     }
 
     /// Whether every new instance with a port answers, settled or not.

@@ -217,7 +217,7 @@ pub struct AppStatus {
     pub app: AppName,
     #[serde(default)]
     pub live: Option<LiveView>,
-    /// One line: `serving 2 (release 7)`, `wanted 3 (aborted), serving 2`, `changed since release 7`.
+    /// One line: `serving 2 (release 7)`, `wanted 3 (aborted), serving 2`.
     pub summary: String,
     pub instances: Vec<InstanceView>,
     pub routes: Vec<Route>,
@@ -231,6 +231,9 @@ pub struct AppStatus {
     /// The release that `rollback` would go to.
     #[serde(default)]
     pub rollback_to: Option<(ReleaseNumber, Version)>,
+    /// Values and routes of the environment that the live release does not have: the next deployment brings them.
+    #[serde(default)]
+    pub not_deployed: Vec<String>,
     /// Of the live release since the members started.
     pub counters: Counters,
 }
@@ -277,6 +280,9 @@ pub struct ChangeSetAnswer {
     /// The deployment of the live version that values and routes ask for, when the request wanted one.
     #[serde(default)]
     pub deployment: Option<DeploymentView>,
+    /// Whether every member that can be reached acted by it in the time that the request gave; none when it gave none.
+    #[serde(default)]
+    pub in_force: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,6 +309,6 @@ pub struct RouteView {
     pub environment: EnvironmentName,
     pub app: AppName,
     pub route: Route,
-    /// `app file` or `overlay`.
+    /// `app file`, `environment`, or `environment (not deployed)`.
     pub origin: String,
 }

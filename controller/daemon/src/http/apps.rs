@@ -129,16 +129,11 @@ pub(super) async fn config(
         return Err(unknown_app(&app, &query.environment));
     }
     let live = run.and_then(live_release).and_then(|live| records.releases.get(&key)?.get(&live));
-    let specs = live.into_iter().flat_map(|record| record.release.processes.values());
-    let in_force: std::collections::BTreeMap<_, _> = specs.flat_map(|spec| spec.values.clone()).collect();
-    let plain = |value: &appbase_core::v1::Value| match value {
-        appbase_core::v1::Value::Plain(text) => text.clone(),
-        appbase_core::v1::Value::Secret { version } => format!("(secret, version {version})"),
-    };
+    let in_force = live.map(views::values_in_force).unwrap_or_default();
     let mut views: Vec<ValueView> = overlay
         .iter()
         .map(|(key, value)| {
-            let deployed = in_force.get(key).map(&plain).as_ref() == Some(value);
+            let deployed = in_force.get(key) == Some(value);
             let origin = if deployed { "environment" } else { "environment (not deployed)" };
             ValueView { key: key.clone(), value: value.clone(), origin: origin.to_owned() }
         })
@@ -146,7 +141,7 @@ pub(super) async fn config(
     let from_file = in_force.iter().filter(|(key, _)| !overlay.contains_key(*key));
     views.extend(from_file.map(|(key, value)| ValueView {
         key: key.clone(),
-        value: plain(value),
+        value: value.clone(),
         origin: "app file".to_owned(),
     }));
     views.sort_by(|one, other| one.key.cmp(&other.key));
@@ -160,11 +155,17 @@ pub(super) async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
         let SectionKey::App { environment, app } = key else { continue };
         let Some(record) = live_release(run).and_then(|live| records.releases.get(key)?.get(&live)) else { continue };
         let overlay = records.desired_app(environment, app).routes;
-        views.extend(record.release.traffic.routes.iter().map(|route| RouteView {
-            environment: environment.clone(),
-            app: app.clone(),
-            route: route.clone(),
-            origin: if overlay.contains(route) { "overlay" } else { "app file" }.to_owned(),
+        let deployed = &record.release.traffic.routes;
+        let origin = |route| if overlay.contains(route) { "environment" } else { "app file" };
+        let absent =
+            overlay.iter().filter(|route| !deployed.contains(route)).map(|r| (r, "environment (not deployed)"));
+        views.extend(deployed.iter().map(|route| (route, origin(route))).chain(absent).map(|(route, origin)| {
+            RouteView {
+                environment: environment.clone(),
+                app: app.clone(),
+                route: route.clone(),
+                origin: origin.to_owned(),
+            }
         }));
     }
     Json(views)

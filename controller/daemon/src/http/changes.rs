@@ -1,6 +1,7 @@
 //! Change sets: the only writers of what is wanted.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use appbase_core::{AppName, EnvironmentName, SectionKey};
 use axum::extract::{Query, State};
@@ -16,14 +17,20 @@ use super::{Answer, App};
 use crate::access::Caller;
 use crate::deploy::{self, Target, Wanted};
 use crate::journal::About;
-use crate::records::{Write, lock};
+use crate::records::{Records, Write, lock};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ChangeQuery {
     /// Deploy the live version again with the new values and routes.
     #[serde(default)]
     deploy: bool,
+    /// Seconds to wait until the members that can be reached act by it.
+    #[serde(default)]
+    wait: u64,
 }
+
+/// A change that is not in force after this time waits for something that lasts.
+const WAIT_MAX: u64 = 30;
 
 pub(super) async fn apply(
     State(shared): State<App>,
@@ -48,7 +55,18 @@ pub(super) async fn apply(
                 deploy_live(&shared, &caller.name, environment, app).await?.and_then(|answer| answer.deployment);
         }
     }
-    Ok(Json(ChangeSetAnswer { number, results, deployment }))
+    let in_force = match query.wait.min(WAIT_MAX) {
+        0 => None,
+        seconds => Some(in_force(&shared, &request.operations, Duration::from_secs(seconds)).await),
+    };
+    Ok(Json(ChangeSetAnswer { number, results, deployment, in_force }))
+}
+
+/// Waits until every member that can be reached has the tables as they are for these apps now.
+async fn in_force(shared: &App, operations: &[Operation], limit: Duration) -> bool {
+    let apps = apps_of(operations.iter());
+    let taken = |records: &Records| apps.iter().all(|(environment, app)| shared.is_in_force(records, environment, app));
+    shared.until(limit, taken).await.is_some()
 }
 
 fn check_size(request: &ChangeSetRequest) -> Result<(), Problem> {
@@ -77,22 +95,31 @@ async fn write(shared: &App, author: &str, operations: Vec<Operation>) -> Result
         (change, desired)
     };
     let number = change.number;
-    let words: Vec<String> = change.operations.iter().map(|o| format!("{} {}", o.group, o.command)).collect();
+    let words: Vec<String> = change.operations.iter().map(Operation::in_words).collect();
+    let mut apps = apps_of(change.operations.iter());
     shared.commit(vec![Write::Change(change, desired)]).await?;
-    let text = format!("change set {number}: {}", words.join(", "));
-    shared.journal.write(shared.clock.unix_ms(), &About::default(), EventKind::Changed, &text);
+    let text = format!("{} (change set {number}, by {author})", words.join(", "));
+    let about = match (apps.pop_first(), apps.is_empty()) {
+        (Some((environment, app)), true) => About { environment: Some(environment), app: Some(app), deployment: None },
+        _ => About::default(),
+    };
+    shared.journal.write(shared.clock.unix_ms(), &about, EventKind::Changed, &text);
     Ok(number)
 }
 
 /// Apps whose values or routes were changed.
 fn touched(operations: &[Operation]) -> BTreeSet<(EnvironmentName, AppName)> {
+    apps_of(operations.iter().filter(|o| matches!(o.group.as_str(), "config" | "route")))
+}
+
+fn apps_of<'a>(operations: impl Iterator<Item = &'a Operation>) -> BTreeSet<(EnvironmentName, AppName)> {
     let of = |operation: &Operation| {
         let text = |key: &str| operation.params.get(key).and_then(serde_json::Value::as_str);
         let environment = text("environment")
             .map_or_else(|| Some(EnvironmentName::default_name()), |t| EnvironmentName::parse(t).ok());
         Some((environment?, AppName::parse(text("app")?).ok()?))
     };
-    operations.iter().filter(|o| matches!(o.group.as_str(), "config" | "route")).filter_map(of).collect()
+    operations.filter_map(of).collect()
 }
 
 async fn deploy_live(

@@ -1,0 +1,76 @@
+//! Changes that act without a deployment, and those that wait for the next one.
+
+use tests::platform::{eventually, http_request};
+use tests::{Engine, Part, Platform};
+
+tests::on_both_engines!(
+    a_command_ends_when_every_lb_obeys,
+    going_back_says_what_the_older_release_lacks,
+    no_lb_is_named_where_people_wait,
+);
+
+fn live(engine: Engine) -> Platform {
+    let platform = Platform::on(engine);
+    for version in ["1", "2"] {
+        platform.push("hello", version, "");
+    }
+    platform.ctl_ok(&["deploy", "hello", "1"]);
+    platform
+}
+
+fn a_command_ends_when_every_lb_obeys(engine: Engine) {
+    let platform = live(engine);
+    let lbs = [platform.lb(), platform.address(Part::Lb2)];
+    let statuses = || lbs.map(|lb| http_request(lb, "hello.test", "/greeting").map(|(status, _)| status));
+    for _ in 0..5 {
+        platform.ctl_ok(&["maintenance", "on", "hello"]);
+        assert_eq!(statuses(), [Some(503); 2]);
+        platform.ctl_ok(&["maintenance", "off", "hello"]);
+        assert_eq!(statuses(), [Some(200); 2]);
+    }
+    platform.ctl_ok(&["hold", "on", "hello"]);
+    let waiting = std::thread::spawn(move || http_request(lbs[1], "hello.test", "/greeting"));
+    eventually("it waits", || platform.metrics(Part::Lb2).contains("connections_open 1\n").then_some(()));
+    assert!(!waiting.is_finished());
+    platform.ctl_ok(&["hold", "off", "hello"]);
+    assert_eq!(waiting.join().expect("no panic").map(|(status, _)| status), Some(200));
+    let counters = eventually("both lbs have told", || {
+        let app = platform.app("hello");
+        (app["counters"]["requests"].as_u64()? >= 21).then(|| app["counters"].clone())
+    });
+    assert_eq!((counters["failed"].as_u64(), counters["app_errors"].as_u64()), (Some(0), Some(0)), "{counters}");
+    let said = platform.ctl_ok(&["events"]);
+    assert!(said.contains("maintenance on") && said.contains("hold off"), "{said}");
+}
+
+fn going_back_says_what_the_older_release_lacks(engine: Engine) {
+    let platform = live(engine);
+    platform.ctl_ok(&["route", "add", "hello", "other.test"]);
+    platform.ctl_ok(&["config", "set", "hello", "COLOUR=green", "--later"]);
+    assert_eq!(http_request(platform.lb(), "other.test", "/greeting").map(|(status, _)| status), Some(200));
+    let output = platform.ctl(&["rollback", "hello"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("value COLOUR, route other.test/; the next deploy brings it"), "{said}");
+    let routes = platform.ctl_ok(&["route", "ls", "hello"]);
+    let other = routes.lines().find(|line| line.contains("other.test")).unwrap_or_default();
+    assert!(other.contains("environment (not deployed)"), "{routes}");
+    let status = platform.ctl_ok(&["status", "hello"]);
+    assert!(status.contains("value COLOUR, route other.test/: in force with the next deploy"), "{status}");
+    platform.ctl_ok(&["deploy", "hello", "2"]);
+    assert_eq!(http_request(platform.lb(), "other.test", "/greeting").map(|(status, _)| status), Some(200));
+    assert!(!platform.ctl_ok(&["status", "hello"]).contains("next deploy"));
+}
+
+fn no_lb_is_named_where_people_wait(engine: Engine) {
+    let mut platform = live(engine);
+    platform.kill(Part::Lb1);
+    platform.kill(Part::Lb2);
+    platform.ctl_ok(&["deploy", "hello", "2", "--detach"]);
+    eventually("status names them", || {
+        let waiting = platform.app("hello")["deployment"]["waiting"].to_string();
+        waiting.contains("no load balancer is heard").then_some(())
+    });
+    platform.start_part(Part::Lb1);
+    platform.start_part(Part::Lb2);
+    platform.until_done("2");
+}
