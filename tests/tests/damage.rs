@@ -156,6 +156,15 @@ fn damaged_bytes_of_a_version_are_never_run() {
     assert_eq!(output.status.code(), Some(7), "{said}");
     assert!(said.contains("sha256:") && said.contains("digest"), "{said}");
     platform.wait_settled("hello", "1", 2);
+
+    // What is not whole by its length is sent again by a push of the same version.
+    let blobs = fs::read_dir(platform.path("repository/blobs/sha256")).expect("blobs").flatten();
+    for blob in blobs.filter(|blob| blob.metadata().is_ok_and(|data| data.len() > 100_000)) {
+        fs::File::options().write(true).open(blob.path()).and_then(|file| file.set_len(10)).expect("cut");
+    }
+    let said = platform.push("hello", "2", NOT_WARM);
+    assert!(said.contains("hello 2"), "{said}");
+    platform.ctl_ok(&["deploy", "hello", "2"]);
     load.stop().assert_nothing_failed();
 }
 
@@ -208,8 +217,11 @@ fn an_older_state_that_was_put_back_changes_nothing_until_the_epoch_is_raised() 
     platform.wait_ready(Part::Controller);
     platform.ctl_ok(&["deploy", "hello", "2"]);
     platform.wait_settled("hello", "2", 2);
+    platform.push("later", "1", "");
+    platform.ctl_ok(&["deploy", "later", "1"]);
     let load = Load::start(platform.lb(), "hello");
     let before = platform.app_processes();
+    assert_eq!(before.len(), 4, "two apps of two instances");
 
     platform.kill(Part::Controller);
     for part in ["state.db", "state.db-wal", "state.db-shm"] {
@@ -238,7 +250,7 @@ fn an_older_state_that_was_put_back_changes_nothing_until_the_epoch_is_raised() 
     assert!(said.contains("\"epoch\":2"), "{said}");
     platform.start_part(Part::Controller);
     platform.wait_ready(Part::Controller);
-    // The copy's version is the truth now; what it knows nothing of goes.
+    // The copy's version is the truth now; what it knows nothing of goes, also an app it never heard of.
     platform.wait_settled("hello", "1", 2);
     platform.ctl_ok(&["deploy", "hello", "3"]);
     platform.wait_settled("hello", "3", 2);

@@ -1,5 +1,8 @@
 //! Deploy, flip, roll back, abort: under load, nothing is lost. On both engines, every part alone.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use tests::platform::eventually;
 use tests::{Engine, Load, Part, Platform};
 
@@ -9,6 +12,7 @@ tests::on_both_engines!(
     parts_may_die_one_after_the_other,
     a_deploy_that_was_refused_stands_in_nobodys_way,
     a_controller_killed_in_the_middle_of_a_deploy_goes_on,
+    going_back_waits_for_no_drain,
 );
 
 fn live_version(platform: &Platform, app: &str) -> Option<String> {
@@ -114,6 +118,37 @@ fn wrong_requests_get_their_exit_code_and_a_reason() {
         3,
         "line 2, column 1: unknown field `comand`",
     );
+}
+
+/// A stream holds the old instances for longer than a bad version may serve.
+fn going_back_waits_for_no_drain(engine: Engine) {
+    let platform = Platform::on(engine);
+    for version in ["1", "2", "3"] {
+        platform.push("hello", version, "[traffic]\nstream_drain = 600\n");
+    }
+    platform.ctl_ok(&["deploy", "hello", "1"]);
+    let mut stream = TcpStream::connect(platform.lb()).expect("lb is there");
+    let request = "GET /stream?n=100000&ms=50 HTTP/1.1\r\nHost: hello.test\r\nAccept: text/event-stream\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).expect("it has begun");
+    assert_eq!(&first, b"HTTP/1.1 200");
+
+    let load = Load::start_on(&[platform.lb(), platform.address(Part::Lb2)], "hello");
+    platform.ctl_ok(&["deploy", "hello", "2", "--detach"]);
+    eventually("2 is live", || (live_version(&platform, "hello")? == "2").then_some(()));
+    let output = platform.ctl(&["deploy", "hello", "3"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("platformctl rollback hello"), "{said}");
+    platform.ctl_ok(&["rollback", "hello"]);
+    assert_eq!(platform.get("hello", "/greeting"), Some((200, "hello from hello-world 1\n".to_owned())));
+    let history = platform.ctl_ok(&["history", "hello"]);
+    assert!(history.contains("goes back before the old instances have drained"), "{history}");
+    stream.read_exact(&mut first).expect("the stream lives on with its instance");
+    platform.ctl_ok(&["deploy", "hello", "3", "--detach"]);
+    eventually("3 is live", || (live_version(&platform, "hello")? == "3").then_some(()));
+    platform.assert_nothing_failed(load);
 }
 
 /// Its document is in the repository already, under the number that it would have had.

@@ -274,7 +274,11 @@ async fn report_forever<F: Follower>(following: Following, follower: Arc<F>, in_
             following.controller.call(reqwest::Method::PUT, &path, &status, Duration::from_secs(5)).await;
         let mut pause = STATUS_INTERVAL;
         if let Err(error) = sent {
-            tracing::debug!(error = %chain(&error), "status not delivered");
+            // One that is refused would be refused for ever, and a member that cannot speak is taken for dead.
+            match error {
+                ClientError::Refused(_) => tracing::warn!(error = %chain(&error), "status refused"),
+                _ => tracing::debug!(error = %chain(&error), "status not delivered"),
+            }
             // A controller that comes back waits for it.
             pause = RETRY_PAUSE;
         }

@@ -44,14 +44,18 @@ pub(crate) async fn push(
         bytes_sent: 0,
         took_ms: 0,
     };
-    match stored(&repository, app, version.as_str()).await? {
-        Some((there, _)) if there == digest => return Ok(pushed),
+    let is_there = match stored(&repository, app, version.as_str()).await? {
+        Some((there, _)) if there == digest => true,
         Some(_) => return Err(taken(app, version)),
-        None => {}
-    }
+        None => false,
+    };
     let progress = progress::Progress::new(&format!("{app} {version}"), blob.bytes, session.output);
     pushed.bytes_sent = upload::send(&repository, app, &mut blob, &progress).await?;
     upload::send(&repository, app, &mut config, &progress::Progress::silent()).await?;
+    if is_there {
+        // What was lost of it since has been sent again.
+        return Ok(pushed);
+    }
     let request = repository
         .request(Method::PUT, &format!("/v2/{app}/manifests/{version}"))
         .header("content-type", media::MANIFEST)

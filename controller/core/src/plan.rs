@@ -14,6 +14,8 @@ mod drain;
 mod live;
 mod steps;
 
+pub use deployment::is_kept;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use appbase_core::{AppName, DeploymentId, EnvironmentName, ReleaseNumber, SectionKey, Version};
 use controller_core::addresses::Range;
+use controller_core::plan::is_kept;
 use controller_core::resolve::{Resolved, resolve, same_content};
 use controller_core::v1::api::DeployAnswer;
 use controller_core::v1::state::{
-    ChangeSet, Deployment, DeploymentKind, EventKind, Operation, ReleaseRecord, Timer, Traffic,
+    ChangeSet, Deployment, DeploymentKind, DeploymentOutcome, End, EndState, EventKind, Operation, ReleaseRecord, Run,
+    Timer,
 };
 use kit::problem::Problem;
 
@@ -154,9 +156,16 @@ async fn make_room(shared: &Shared, wanted: &Wanted, chosen: &Chosen) -> Result<
 }
 
 fn busy(running: &Deployment) -> Problem {
+    let hint = match running.flipped_unix_ms {
+        None => format!("wait for it, or end it: platformctl cancel {}", running.id),
+        Some(_) => format!(
+            "its traffic has moved and the old instances drain: platformctl follow {}, or go back: platformctl rollback {}",
+            running.id, running.app
+        ),
+    };
     Problem::new(409, "deployment-running", format!("{} {} is being deployed already", running.app, running.version))
         .detail(format!("deployment {}", running.id))
-        .hint(format!("wait for it, or end it: platformctl cancel {}", running.id))
+        .hint(hint)
 }
 
 fn no_network(environment: &EnvironmentName) -> Problem {
@@ -173,13 +182,17 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
     if let Some(answer) = repeated(shared, wanted) {
         return Ok(Some(answer));
     }
-    let writes = {
+    let mut ended = None;
+    let mut writes = {
         let records = lock(&shared.records);
         if let Some(running) = records.running(&key) {
             if running.release == number {
                 return Ok(Some(answer(shared, &records, running, "joined")));
             }
-            return Err(busy(running));
+            if !is_way_back(&records.run(&key), running, number) {
+                return Err(busy(running));
+            }
+            ended = Some(end_by_going_back(shared, &key, running));
         }
         let mut run = records.run(&key);
         if controller_core::render::live_release(&run) == Some(number) {
@@ -213,14 +226,37 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
         _ => None,
     });
     let started = started.expect("it was put there above");
+    if let Some((deployment, outcome)) = &ended {
+        writes.push(Write::Outcome(deployment.id.clone(), outcome.clone()));
+        writes.push(Write::Deployment(Box::new(deployment.clone())));
+    }
     shared.baseline(&started.id, &key);
     shared.commit(writes).await?;
+    if let Some((deployment, _)) = &ended {
+        let reason = deployment.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
+        let text = format!("{} (release {}) done: {reason}", deployment.version, deployment.release);
+        shared.journal.write(shared.clock.unix_ms(), &About::of(deployment), EventKind::DeploymentDone, &text);
+    }
     let about = About::of(&started);
     let from = started.from.as_ref().map_or_else(String::new, |(_, version)| format!("{version} → "));
     let text = format!("{} {from}{version} (release {number})", started.app);
     shared.journal.write(shared.clock.unix_ms(), &about, EventKind::DeploymentStarted, &text);
     let records = lock(&shared.records);
     Ok(Some(answer(shared, &records, &started, "started")))
+}
+
+/// Whether traffic has moved and the release it came from still runs: then nobody has to wait until that has drained.
+fn is_way_back(run: &Run, running: &Deployment, wanted: ReleaseNumber) -> bool {
+    let kept = run.instances.values().any(|i| i.release == wanted && is_kept(i.state));
+    kept && running.flipped_unix_ms.is_some()
+}
+
+fn end_by_going_back(shared: &Shared, key: &SectionKey, running: &Deployment) -> (Deployment, DeploymentOutcome) {
+    let (requests, failed) = shared.since_baseline(&running.id, key);
+    let reason = "traffic goes back before the old instances have drained".to_owned();
+    let end = End { state: EndState::Done, unix_ms: shared.clock.unix_ms(), reason: Some(reason) };
+    let outcome = DeploymentOutcome { requests, failed, ..DeploymentOutcome::default() };
+    (Deployment { end: Some(end), ..running.clone() }, outcome)
 }
 
 fn refuse_conflicts(records: &Records, key: &SectionKey, chosen: &Chosen) -> Result<(), Problem> {
@@ -307,7 +343,6 @@ fn answer(shared: &Shared, records: &Records, deployment: &Deployment, outcome: 
 pub(crate) fn rollback_target(records: &Records, key: &SectionKey) -> Option<ReleaseNumber> {
     let run = records.runs.get(key)?;
     let live = controller_core::render::live_release(run)?;
-    let is_kept = |state| matches!(state, Traffic::Warm | Traffic::Draining { retire: false, .. });
     let kept = run.instances.values().find(|i| i.release != live && is_kept(i.state)).map(|i| i.release);
     let was_live = |deployment: &&&Deployment| deployment.flipped_unix_ms.is_some() && deployment.release != live;
     kept.or_else(|| records.history(key).iter().find(was_live).map(|deployment| deployment.release))

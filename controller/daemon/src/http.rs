@@ -24,6 +24,8 @@ use crate::views;
 
 /// Bodies of requests are documents, never files.
 const BODY_BYTES_MAX: usize = 2 << 20;
+/// A status has up to 2 KiB for each instance of a table.
+const STATUS_BYTES_MAX: usize = 32 << 20;
 
 pub(crate) type App = Arc<Shared>;
 pub(crate) type Answer<T> = Result<Json<T>, Problem>;
@@ -47,7 +49,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/v1/routes", get(apps::routes))
         .route("/v1/routes/test", get(apps::test_route))
         .route("/v1/members/{id}/table", get(members::table))
-        .route("/v1/members/{id}/status", put(members::status))
+        .route("/v1/members/{id}/status", put(members::status).layer(DefaultBodyLimit::max(STATUS_BYTES_MAX)))
         .route("/v1/members/{id}", delete(members::forget))
         .route("/v1/tokens", post(tokens::create).get(tokens::list))
         .route("/v1/tokens/{id}", delete(tokens::revoke))

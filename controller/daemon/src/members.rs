@@ -9,6 +9,8 @@ use appbase_core::{Generation, MemberId, ReleaseNumber, SectionKey};
 use controller_core::observed::MemberSeen;
 use controller_core::time::Now;
 
+type BySection = BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>;
+
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     heard: Mutex<BTreeMap<MemberId, Heard>>,
@@ -19,7 +21,7 @@ struct Heard {
     status: MemberStatus,
     at: Duration,
     /// Counters of earlier starts of the member, so that sums never fall.
-    before: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>,
+    before: BySection,
 }
 
 impl Members {
@@ -33,6 +35,10 @@ impl Members {
         if known.status.boot != status.boot {
             let ended = std::mem::take(&mut known.status.counters);
             add(&mut known.before, &ended);
+        } else {
+            // What left the table took its numbers along.
+            let gone = without(std::mem::take(&mut known.status.counters), &status.counters);
+            add(&mut known.before, &gone);
         }
         let news = known.status.in_force != status.in_force
             || known.status.boot != status.boot
@@ -104,16 +110,63 @@ fn facts(status: &MemberStatus) -> Vec<(&appbase_core::InstanceId, appbase_core:
     status.instances.iter().map(|(id, report)| (id, report.health, report.drained)).collect()
 }
 
-fn add(
-    sum: &mut BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>,
-    more: &BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>,
-) {
+/// What of `all` is not in `those`.
+fn without(mut all: BySection, those: &BySection) -> BySection {
+    for (section, releases) in &mut all {
+        let kept = those.get(section);
+        releases.retain(|release, _| kept.is_none_or(|kept| !kept.contains_key(release)));
+    }
+    all.retain(|_, releases| !releases.is_empty());
+    all
+}
+
+fn add(sum: &mut BySection, more: &BySection) {
     for (section, releases) in more {
         for (release, counters) in releases {
             let into = sum.entry(section.clone()).or_default().entry(*release).or_default();
             into.requests += counters.requests;
             into.failed += counters.failed;
             into.app_errors += counters.app_errors;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use appbase_core::{AppName, EnvironmentName};
+
+    use super::*;
+
+    fn status(boot: &str, releases: &[(ReleaseNumber, u64)]) -> MemberStatus {
+        let section = SectionKey::app(&EnvironmentName::default_name(), &AppName::parse("shop").expect("a name"));
+        let counters = releases
+            .iter()
+            .map(|(release, requests)| (*release, Counters { requests: *requests, ..Counters::default() }));
+        MemberStatus {
+            kind: MemberKind::Lb,
+            boot: boot.to_owned(),
+            in_force: None,
+            refused: None,
+            live: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            counters: BTreeMap::from([(section, counters.collect())]),
+        }
+    }
+
+    #[test]
+    fn sums_never_fall() {
+        let members = Members::default();
+        let (id, now) = (MemberId::parse("lb-1").expect("a name"), Now { unix_ms: 0, elapsed: Duration::ZERO });
+        let section = SectionKey::app(&EnvironmentName::default_name(), &AppName::parse("shop").expect("a name"));
+        for (status, sum, of_two) in [
+            (status("a", &[(1, 10), (2, 5)]), 15, 5),
+            (status("a", &[(2, 6), (3, 1)]), 17, 6),
+            (status("a", &[(3, 2)]), 18, 6),
+            (status("b", &[(2, 1), (3, 1)]), 20, 7),
+        ] {
+            members.heard(&id, status, now);
+            assert_eq!(members.counters(&section, None).requests, sum);
+            assert_eq!(members.counters(&section, Some(2)).requests, of_two);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use appbase_core::v1::Source;
 use appbase_core::{InstanceId, SectionKey};
 use controller_core::addresses::Addresses;
 use controller_core::observed::Observed;
@@ -12,7 +13,7 @@ use controller_core::plan::{Setting, Slice, SlicePlan, Step, plan_slice};
 use controller_core::render::live_release;
 use controller_core::time::Now;
 use controller_core::v1::api::FailureView;
-use controller_core::v1::state::{Deployment, DeploymentOutcome, EventKind};
+use controller_core::v1::state::{Cluster, Deployment, DeploymentOutcome, EventKind, Run};
 use futures_util::StreamExt;
 use kit::problem::chain;
 use node::LogRequest;
@@ -46,13 +47,22 @@ const HEAR_LOOK: Duration = Duration::from_millis(50);
 /// Looking at an engine takes no longer than this, or it is a gap.
 const OBSERVE_MAX: Duration = Duration::from_secs(20);
 
+struct InFlight {
+    is_stop: bool,
+    /// What a new instance runs, when that is an image.
+    image: Option<String>,
+}
+
 pub(crate) struct Reconcile {
     pub shared: Arc<Shared>,
     pub setting: Setting,
     pub addresses: Addresses,
     pub tasks: kit::Tasks,
-    /// Instances with a step under way, and whether it is a stop.
-    in_flight: BTreeMap<InstanceId, bool>,
+    /// Instances with a step under way.
+    in_flight: BTreeMap<InstanceId, InFlight>,
+    /// Images that the engine was seen to have: of any other one instance at a time asks, and the rest wait without
+    /// taking the places of other apps.
+    loaded: BTreeSet<String>,
     failed: BTreeMap<InstanceId, Failed>,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
     /// The live release whose tag stands in the repository.
@@ -84,6 +94,7 @@ impl Reconcile {
             addresses,
             tasks,
             in_flight: BTreeMap::new(),
+            loaded: BTreeSet::new(),
             failed: BTreeMap::new(),
             ended: mpsc::channel(64),
             marked_live: BTreeMap::new(),
@@ -201,7 +212,9 @@ impl Reconcile {
         };
         let members = {
             let records = lock(&shared.records);
-            self.failed.retain(|id, _| records.runs.values().any(|run| run.instances.contains_key(id)));
+            // Also of what runs without a record: its stop may fail as well.
+            let is_seen = |id: &InstanceId| seen.as_ref().is_some_and(|seen: &BTreeMap<_, _>| seen.contains_key(id));
+            self.failed.retain(|id, _| is_seen(id) || records.runs.values().any(|run| run.instances.contains_key(id)));
             shared.members.seen(&records.members, shared.now())
         };
         let failed_steps = self.failed.iter().map(|(id, failed)| (id.clone(), failed.error.clone())).collect();
@@ -226,7 +239,8 @@ impl Reconcile {
         self.addresses.held(held.chain(seen.filter_map(|seen| seen.labels.address)).chain(taken), now);
         self.addresses.networks.clone_from(&records.networks);
         let (none, mut plans) = (BTreeMap::new(), Vec::new());
-        for (key, run) in &records.runs {
+        let (nothing, unknown) = (Run::default(), unknown_apps(&records, observed));
+        for (key, run) in records.runs.iter().chain(unknown.iter().map(|key| (key, &nothing))) {
             let SectionKey::App { environment, app } = key else { continue };
             let releases = records.releases.get(key).unwrap_or(&none);
             let desired = records.desired_app(environment, app);
@@ -382,11 +396,16 @@ impl Reconcile {
         }
         let is_stop = matches!(step, Step::Stop { .. });
         let limit = if is_stop { STOPS_MAX } else { STEPS_MAX };
-        let alike = self.in_flight.values().filter(|other| **other == is_stop).count();
+        let alike = self.in_flight.values().filter(|other| other.is_stop == is_stop).count();
         if alike >= limit || self.in_flight.contains_key(&instance) {
             return None;
         }
-        self.in_flight.insert(instance.clone(), is_stop);
+        let image = image_of(&step);
+        let loads = |image: &String| self.in_flight.values().any(|other| other.image.as_ref() == Some(image));
+        if image.as_ref().is_some_and(|image| !self.loaded.contains(image) && loads(image)) {
+            return None;
+        }
+        self.in_flight.insert(instance.clone(), InFlight { is_stop, image });
         let created = matches!(step, Step::Create(_));
         let (shared, ended, what) = (Arc::clone(&self.shared), self.ended.0.clone(), step.to_string());
         tracing::debug!(step = what, "step begins");
@@ -406,7 +425,10 @@ impl Reconcile {
     }
 
     fn step_ended(&mut self, ended: Ended) {
-        self.in_flight.remove(&ended.instance);
+        let image = self.in_flight.remove(&ended.instance).and_then(|step| step.image);
+        if ended.error.is_none() {
+            self.loaded.extend(image);
+        }
         let Some(error) = ended.error else {
             self.failed.remove(&ended.instance);
             if ended.created {
@@ -437,6 +459,27 @@ impl Reconcile {
             },
             _ => About::default(),
         }
+    }
+}
+
+/// Apps that run and stand in no record. A state that was lost knows none either, so they count for nothing only once
+/// somebody raised the epoch, which says that this state is the truth.
+fn unknown_apps(records: &Records, observed: &Observed) -> BTreeSet<SectionKey> {
+    if records.cluster.epoch == Cluster::EPOCH_FIRST || records.members.is_empty() {
+        return BTreeSet::new();
+    }
+    let seen = observed.servers.values().flatten().flat_map(|server| server.values());
+    let apps = seen.map(|seen| SectionKey::app(&seen.labels.environment, &seen.labels.app));
+    apps.filter(|key| !records.runs.contains_key(key)).collect()
+}
+
+fn image_of(step: &Step) -> Option<String> {
+    match step {
+        Step::Create(request) => match &request.source {
+            Source::Image { image, .. } => Some(image.clone()),
+            Source::Artifact { .. } => None,
+        },
+        Step::Start { .. } | Step::Stop { .. } | Step::Remove { .. } => None,
     }
 }
 

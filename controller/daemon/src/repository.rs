@@ -18,6 +18,9 @@ pub(crate) const VERSION_EXISTS: &str = "version-exists";
 /// Limit of each small request; blobs of images are streamed without one.
 const LIMIT: Duration = Duration::from_secs(15);
 
+/// Of a version's description; it is kept in memory.
+const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Repository {
     client: Client,
@@ -56,6 +59,15 @@ impl Repository {
             )
             .hint("push it with platformctl artifact push")
         })?;
+        if config.size > DOCUMENT_BYTES_MAX {
+            return Err(Problem::new(
+                422,
+                "bad-version",
+                format!("{app} {version} is described by {} bytes", config.size),
+            )
+            .detail(format!("a description has at most {DOCUMENT_BYTES_MAX} bytes"))
+            .hint("push it with platformctl artifact push"));
+        }
         let document: VersionDocument = serde_json::from_slice(&self.blob(app, config.digest).await?)
             .map_err(|error| foreign(app, version, &error))?;
         let missing = unmet_needs(&document.needs);

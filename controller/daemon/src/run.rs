@@ -228,7 +228,7 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
 }
 
 fn new_cluster(identity: Option<ClusterId>) -> Cluster {
-    Cluster { id: identity.unwrap_or_else(new_cluster_id), epoch: 1 }
+    Cluster { id: identity.unwrap_or_else(new_cluster_id), epoch: Cluster::EPOCH_FIRST }
 }
 
 /// The controller's own, as long as its key.

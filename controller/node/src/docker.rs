@@ -133,6 +133,9 @@ impl DockerEngine {
             let project = engine.own_project().await?.unwrap_or_else(|| PROJECT_DEFAULT.to_owned());
             engine.config = Arc::new(Config { project: Some(project), ..Config::clone(&engine.config) });
         }
+        if let Err(error) = engine.sweep_volumes().await {
+            tracing::warn!(%error, "volumes that no instance has are still there");
+        }
         tasks.spawn("docker-events", hints::follow(engine.clone(), shutdown.clone()));
         Ok(engine)
     }

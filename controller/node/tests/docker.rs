@@ -194,6 +194,29 @@ async fn parts_are_joined_at_their_places_also_when_made_anew() {
     place.until("the new lb is joined", || at("lb").contains(&format!("{network}={base}.2 "))).await;
 }
 
+/// Of a controller that was killed after it had made a volume, or taken a container away.
+#[tokio::test]
+async fn volumes_that_no_instance_has_go_at_the_start() {
+    let Some(place) = Place::open(11).await else { return };
+    let kept = place.request("kept", 0);
+    place.engine.create(&kept).await.expect("created");
+    let (own, other) =
+        (format!("io.platformer.cluster={}", place.cluster), "io.platformer.cluster=another1".to_owned());
+    let server = "io.platformer.server=".to_owned() + kept.labels.server.as_str();
+    let project = format!("io.platformer.project={}", place.cluster);
+    let part = "io.platformer.volume=instance";
+    for (name, cluster) in [("left", own), ("foreign", other)] {
+        let name = format!("{}-{name}", place.cluster);
+        let labels = ["--label", &cluster, "--label", &server, "--label", &project, "--label", part];
+        place.docker(&[["volume", "create"].as_slice(), &labels, &[&name]].concat());
+    }
+    let _anew = place.engine_over("/var/run/docker.sock".as_ref()).await.expect("connected");
+    let volumes = place.docker(&["volume", "ls", "-q", "-f", &format!("name={}", place.cluster)]);
+    let volumes: Vec<&str> = volumes.lines().collect();
+    place.docker(&["volume", "rm", &format!("{}-foreign", place.cluster)]);
+    assert_eq!(volumes, [format!("{}-foreign", place.cluster), place.name(&kept.id)]);
+}
+
 #[tokio::test]
 async fn two_platforms_on_one_engine_run_the_same_app() {
     let Some(one) = Place::open(8).await else { return };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use appbase_core::v1::{InstanceReport, MemberStatus};
+use appbase_core::v1::{Health, InstanceReport, MemberStatus};
 use appbase_core::{InstanceId, ReleaseNumber, SectionKey};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -245,7 +245,8 @@ impl Balancer {
             streams,
             drained: instance.state == InstanceState::Draining && backend.is_empty(),
             cut: backend.cut_count(),
-            last_probe: judgement.last,
+            // Nobody asks what one that is up says; a table may name thousands.
+            last_probe: judgement.last.filter(|_| judgement.machine.health() != Health::Up),
         }
     }
 }

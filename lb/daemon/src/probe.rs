@@ -25,7 +25,7 @@ use crate::balancer::Balancer;
 /// Of the answer's body, so much is kept for people.
 const BODY_BYTES_MAX: usize = 512;
 /// How often at the most an instance is asked that was never up.
-const START_PAUSE_MIN: Duration = Duration::from_millis(20);
+const START_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Probes that failed connections ask for are at least this far apart.
 const HURRY_PAUSE: Duration = Duration::from_millis(50);
 const USER_AGENT: &str = concat!("platformer-lb/", env!("CARGO_PKG_VERSION"), " (probe)");
@@ -118,7 +118,9 @@ async fn ask(backend: &Backend, probe: &Probe, host: Option<&str>) -> ProbeAnswe
     match tokio::time::timeout(limit, exchange(backend, probe, host)).await {
         Ok(Ok((status, body))) => {
             answer.status = Some(status);
-            answer.body = String::from_utf8_lossy(&body).into_owned();
+            // Control characters take six bytes each on the wire and say nothing to people.
+            let text = String::from_utf8_lossy(&body);
+            answer.body = text.chars().filter(|char| !char.is_control() || *char == '\n').collect();
             while answer.body.len() > BODY_BYTES_MAX {
                 answer.body.pop();
             }

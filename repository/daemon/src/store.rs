@@ -112,7 +112,12 @@ impl Store {
         let Some(size) = self.blob_size(name, digest).await? else { return Ok(None) };
         let path = self.layout.blob(digest);
         let file = blocking(move || {
-            let file = std::fs::File::open(&path).map_err(|source| StoreError::io("open", &path, source))?;
+            let file = match std::fs::File::open(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::Damaged { digest });
+                }
+                other => other.map_err(|source| StoreError::io("open", &path, source))?,
+            };
             let length = file.metadata().map_err(|source| StoreError::io("read", &path, source))?.len();
             if length != size {
                 return Err(StoreError::Damaged { digest });

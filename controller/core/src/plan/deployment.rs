@@ -44,7 +44,7 @@ impl Draft<'_> {
             return self.give_up(EndState::Cancelled, "cancelled before traffic moved".to_owned());
         }
         let (idle, release) = (self.idle_slot(), record.release.number);
-        if !self.clear_slot(idle, release) {
+        if !self.clear_slot(idle, record) {
             return self.wait_for_slot(idle);
         }
         let deadline = self.begin_in_slot(record, deadline);
@@ -53,7 +53,7 @@ impl Draft<'_> {
             let count = self.wanted(record, process);
             self.ensure_instances(record, process, count, idle);
         }
-        if self.new_ones_answer(release) {
+        if self.new_ones_answer(record) {
             self.give_up_warm(idle, release);
         }
         match self.new_ones_up(record) {
@@ -110,17 +110,22 @@ impl Draft<'_> {
 
     /// Makes room in the idle slot: what is there of another release is given up. True once that has no traffic left and
     /// is told to stop; the new ones start beside its stopping, which may take as long as the app likes. What is warm
-    /// stays for now.
-    fn clear_slot(&mut self, slot: Slot, release: ReleaseNumber) -> bool {
+    /// stays for now. Who wants no warm release has no room for one more that is stopping either.
+    fn clear_slot(&mut self, slot: Slot, record: &ReleaseRecord) -> bool {
+        let (release, policy) = (record.release.number, &record.release.traffic.policy);
         for id in self.ids(|i| i.slot == slot && i.release != release && i.state != Traffic::Warm) {
             self.retire(&id);
         }
         let in_the_way = |i: &InstanceRecord| match i.release == release {
             true => given_up(i.state),
-            false => !matches!(i.state, Traffic::Warm | Traffic::Retiring),
+            false => match i.state {
+                Traffic::Warm => false,
+                Traffic::Retiring => policy.rollback_window_ms == 0,
+                Traffic::Standby | Traffic::Active | Traffic::Draining { .. } => true,
+            },
         };
         // One that is still there needs no room made for it.
-        let is_there = self.records().any(|(_, i)| i.release == release && i.state == Traffic::Warm);
+        let is_there = self.records().any(|(_, i)| i.release == release && is_kept(i.state));
         if !is_there && self.records().any(|(_, i)| i.slot == slot && in_the_way(i)) {
             return false;
         }
@@ -142,11 +147,22 @@ impl Draft<'_> {
     }
 
     /// Whether every new instance with a port answers, settled or not.
-    fn new_ones_answer(&self, release: ReleaseNumber) -> bool {
-        let new = self.records().filter(|(_, i)| i.release == release && i.address.is_some() && !given_up(i.state));
+    fn new_ones_answer(&self, record: &ReleaseRecord) -> bool {
         let Some(published) = self.slice.published else { return false };
-        new.map(|(id, _)| id)
-            .all(|id| self.slice.run.instances.contains_key(id) && self.observed.up_for(id, published).is_some())
+        let answers = |id: &InstanceId| {
+            self.slice.run.instances.contains_key(id) && self.observed.up_for(id, published).is_some()
+        };
+        let new = self.new_ones(record.release.number);
+        new.len() == self.wanted_with_port(record) && new.iter().all(|(id, _)| answers(id))
+    }
+
+    fn new_ones(&self, release: ReleaseNumber) -> Vec<(InstanceId, InstanceRecord)> {
+        let new = self.records().filter(|(_, i)| i.release == release && i.address.is_some() && !given_up(i.state));
+        new.map(|(id, i)| (id.clone(), i.clone())).collect()
+    }
+
+    fn wanted_with_port(&self, record: &ReleaseRecord) -> usize {
+        record.release.traffic.processes.keys().map(|process| self.wanted(record, process) as usize).sum()
     }
 
     /// What is warm makes room once the new ones answer: if they never do, the way back stays short.
@@ -160,14 +176,8 @@ impl Draft<'_> {
     /// Whether every new instance with a port is up for the settle time; an error when one never will be.
     fn new_ones_up(&mut self, record: &ReleaseRecord) -> Result<bool, String> {
         let settle = Duration::from_millis(record.release.traffic.policy.settle_ms);
-        let release = record.release.number;
-        let new: Vec<(InstanceId, InstanceRecord)> = self
-            .records()
-            .filter(|(_, i)| i.release == release && i.address.is_some() && !given_up(i.state))
-            .map(|(id, i)| (id.clone(), i.clone()))
-            .collect();
-        let wanted: u32 = record.release.traffic.processes.keys().map(|process| self.wanted(record, process)).sum();
-        let mut all = new.len() == wanted as usize;
+        let new = self.new_ones(record.release.number);
+        let mut all = new.len() == self.wanted_with_port(record);
         for (id, instance) in &new {
             match self.progress(id, instance, settle) {
                 Progress::Up => {}
@@ -263,9 +273,9 @@ impl Draft<'_> {
 
     fn follow_after_flip(&mut self, record: &ReleaseRecord) {
         let live = record.release.number;
-        let draining = self.ids(|i| {
-            i.release != live && matches!(i.state, Traffic::Draining { .. } | Traffic::Retiring) && i.address.is_some()
-        });
+        // One that retires was let go by everybody: it stops at its own pace.
+        let is_draining = |i: &InstanceRecord| matches!(i.state, Traffic::Draining { .. });
+        let draining = self.ids(|i| i.release != live && is_draining(i) && i.address.is_some());
         let background = self.background_up(record);
         if draining.is_empty() && matches!(background, Ok(true)) {
             self.keep_warm(record);
@@ -341,6 +351,11 @@ impl Draft<'_> {
         }
         self.end_deployment(state, Some(reason));
     }
+}
+
+/// Whether an instance was live before and may be again with one flip.
+pub fn is_kept(state: Traffic) -> bool {
+    matches!(state, Traffic::Warm | Traffic::Draining { retire: false, .. })
 }
 
 pub(crate) fn exit_text(exit: &appbase_core::v1::InstanceExit) -> String {

@@ -34,6 +34,11 @@ pub struct Cluster {
     pub epoch: u64,
 }
 
+impl Cluster {
+    /// Of a new store.
+    pub const EPOCH_FIRST: u64 = 1;
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     pub number: u64,

@@ -38,12 +38,16 @@ pub(super) async fn table(
     Path(id): Path<String>,
     Query(query): Query<TableQuery>,
 ) -> Result<Response, Problem> {
-    member(&id)?;
     caller.check_member(query.kind)?;
     let after =
         query.after.as_deref().zip(query.cluster).map(|(text, cluster)| generation(text, cluster)).transpose()?;
     let wait = Duration::from_secs(query.wait.min(WAIT_MAX));
+    let id = member(&id)?;
     let table = async {
+        // Whoever serves by a table is waited for when an instance drains, so it must be known first.
+        if shared.until(wait, |records| records.members.contains_key(&id)).await.is_none() {
+            return Json(()).into_response();
+        }
         match query.kind {
             MemberKind::Lb => Json(shared.tables.routes_after(after.as_ref(), wait).await).into_response(),
             MemberKind::Dns => Json(shared.tables.names_after(after.as_ref(), wait).await).into_response(),

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, ImageInspect, Mount, MountType, VolumeCreateRequest};
-use bollard::query_parameters::{CreateContainerOptions, ImportImageOptions, RemoveContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, ImportImageOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -130,6 +132,26 @@ impl DockerEngine {
         if volume.labels.get(label::CLUSTER).map(String::as_str) != Some(self.config.cluster.as_str()) {
             let reason = format!("a volume {name} exists and is not of cluster {}", self.config.cluster);
             return Err(ComputeError::Refused { reason });
+        }
+        Ok(())
+    }
+
+    /// Takes volumes of instances away that no container has: of a controller that was killed between two steps. Only
+    /// before anything is made.
+    pub(crate) async fn sweep_volumes(&self) -> Result<(), ComputeError> {
+        let label = |(name, value): (String, String)| format!("{name}={value}");
+        let mut labels: Vec<String> = self.own_labels().into_iter().map(label).collect();
+        labels.push("io.platformer.volume=instance".to_owned());
+        let filters = [("dangling".to_owned(), vec!["true".to_owned()]), ("label".to_owned(), labels)];
+        let options = ListVolumesOptions { filters: Some(filters.into()) };
+        let listed = self.docker.list_volumes(Some(options)).await;
+        let listed = listed.map_err(|error| self.fault(error, || "list volumes".to_owned()))?;
+        for volume in listed.volumes.unwrap_or_default() {
+            match self.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                Ok(()) => tracing::info!(volume = volume.name, "volume without an instance removed"),
+                Err(error) if fault::is_missing(&error) => {}
+                Err(error) => return Err(self.fault(error, || format!("remove volume {}", volume.name))),
+            }
         }
         Ok(())
     }

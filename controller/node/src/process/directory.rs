@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use appbase_core::InstanceId;
@@ -42,8 +42,11 @@ impl Instances {
         let root = root.canonicalize()?;
         // What an engine before this one was making or removing when it ended.
         for entry in fs::read_dir(&root)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(HIDDEN) {
-                fs::remove_dir_all(entry.path())?;
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with(HIDDEN)
+                && let Err(error) = remove_tree(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "what an instance left cannot be removed");
             }
         }
         Ok(Self { root })
@@ -130,8 +133,9 @@ impl Instances {
     /// Out of sight in one step, then away.
     pub(super) fn remove(&self, id: &InstanceId) -> Result<(), ComputeError> {
         let directory = self.path(id);
-        let away = self.hidden(id, "removed");
-        let removed = remove_tree(&away).and_then(|()| fs::rename(&directory, &away)).and_then(|()| remove_tree(&away));
+        // A name of its own: what could not be removed earlier is in nobody's way.
+        let away = self.hidden(id, &format!("removed-{}", kit::random::hex::<4>()));
+        let removed = fs::rename(&directory, &away).and_then(|()| remove_tree(&away));
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|error| failed("remove", &directory, &error)),
@@ -139,11 +143,31 @@ impl Instances {
     }
 }
 
+/// Also what an app made read-only, as some module caches are.
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_directories(path)?;
+            fs::remove_dir_all(path)
+        }
         other => other,
     }
+}
+
+/// Gives this user all rights on a directory and all below it. Links are not followed.
+fn open_directories(root: &Path) -> io::Result<()> {
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
@@ -156,5 +180,28 @@ pub(super) fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result<Option
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_app_made_read_only_can_be_removed() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (cache, outside) = (place.path().join("tree/cache/module"), place.path().join("outside"));
+        fs::create_dir_all(&cache).expect("made");
+        fs::create_dir(&outside).expect("made");
+        fs::write(cache.join("file"), "text").expect("written");
+        std::os::unix::fs::symlink(&outside, cache.join("link")).expect("linked");
+        for path in [&cache, &outside] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o555)).expect("read-only");
+        }
+        open_directories(&place.path().join("tree")).expect("opened");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&cache), mode(&outside)), (0o700, 0o555), "links are not followed");
+        remove_tree(&place.path().join("tree")).expect("removed");
+        assert!(!cache.exists() && outside.exists());
     }
 }
