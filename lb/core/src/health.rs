@@ -7,7 +7,7 @@
 //!    │                      └────── rise passes ────┘ │
 //!    └──────────────── fall failures ─────────────────┘
 //! ```
-//! Presumed: up after lb's own restart because the saved table said active. One failure is enough to go down then.
+//! Presumed: it was active before lb's own restart. Its first probe alone decides then, and requests wait for that.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ impl HealthMachine {
         Self { health: Health::Pending, passes: 0, failures: 0, presumed: false, up_since: Duration::ZERO }
     }
 
-    /// It had traffic before lb restarted: traffic at once, until something fails.
-    pub fn presumed(now: Duration) -> Self {
-        Self { health: Health::Up, presumed: true, up_since: now, ..Self::pending() }
+    /// It had traffic before lb restarted: the first pass or failure is enough.
+    pub fn presumed() -> Self {
+        Self { presumed: true, ..Self::pending() }
     }
 
     pub fn health(&self) -> Health {
@@ -43,10 +43,6 @@ impl HealthMachine {
         self.health == Health::Pending && self.failures == 0
     }
 
-    pub fn is_presumed(&self) -> bool {
-        self.presumed
-    }
-
     /// How long it is up without a break; zero unless up.
     pub fn up_for(&self, now: Duration) -> Duration {
         if self.health == Health::Up { now.saturating_sub(self.up_since) } else { Duration::ZERO }
@@ -54,12 +50,13 @@ impl HealthMachine {
 
     /// A probe passed. True when the health changed.
     pub fn passed(&mut self, probe: &Probe, now: Duration) -> bool {
-        self.presumed = false;
         self.failures = 0;
         self.passes = self.passes.saturating_add(1);
-        if self.health == Health::Up || self.passes < probe.rise {
+        let enough = self.passes >= probe.rise || self.presumed;
+        if self.health == Health::Up || !enough {
             return false;
         }
+        self.presumed = false;
         self.health = Health::Up;
         self.up_since = now;
         true
@@ -119,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn presumed_is_up_until_the_first_failure() {
-        assert_eq!(run(HealthMachine::presumed(Duration::ZERO), "f"), "D");
-        assert_eq!(run(HealthMachine::presumed(Duration::ZERO), "pfff"), "UUUD");
+    fn of_a_presumed_one_the_first_answer_decides() {
+        assert_eq!(run(HealthMachine::presumed(), "fp"), "DD");
+        assert_eq!(run(HealthMachine::presumed(), "pfff"), "UUUD");
     }
 
     #[test]
@@ -133,7 +130,10 @@ mod tests {
         assert!(machine.is_undecided(), "one of two passes");
         machine.failed(&probe);
         assert!(machine.health() == Health::Pending && !machine.is_undecided());
-        assert!(!HealthMachine::presumed(Duration::ZERO).is_undecided());
+        let mut presumed = HealthMachine::presumed();
+        assert!(presumed.is_undecided());
+        presumed.failed(&probe);
+        assert_eq!((presumed.health(), presumed.is_undecided()), (Health::Down, false));
     }
 
     #[test]

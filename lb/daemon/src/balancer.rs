@@ -92,7 +92,7 @@ impl Balancer {
         for section in table.sections() {
             for pool in section.published.pools.values() {
                 for (id, instance) in &pool.instances {
-                    let judgement = first_judgement(section, instance, pool, presumed, now);
+                    let judgement = first_judgement(section, instance, pool, presumed);
                     let backend = self.backend(id, instance, judgement, &mut control.departed);
                     if instance.state == InstanceState::Active {
                         backend.open();
@@ -254,18 +254,12 @@ impl Balancer {
 /// For a backend whose section is not known any more (its address changed twice within one table): the defaults.
 const DRAIN_OF_THE_UNKNOWN: Drain = Drain { requests_ms: 30_000, streams_ms: 30_000 };
 
-fn first_judgement(
-    section: &Section,
-    instance: &PoolInstance,
-    pool: &Pool,
-    presumed: bool,
-    now: Duration,
-) -> Judgement {
+fn first_judgement(section: &Section, instance: &PoolInstance, pool: &Pool, presumed: bool) -> Judgement {
     let routes = section.published.routes.iter().filter(|route| route.process == instance.process);
     let mut hosts = routes.filter_map(|route| route.host.as_deref());
     let presumed = presumed && instance.state == InstanceState::Active;
     Judgement {
-        machine: if presumed { HealthMachine::presumed(now) } else { HealthMachine::pending() },
+        machine: if presumed { HealthMachine::presumed() } else { HealthMachine::pending() },
         probe: pool.probes.get(&instance.process).cloned().unwrap_or_default(),
         host: hosts.find(|host| !host.starts_with('*')).map(str::to_owned),
         tries: 0,

@@ -148,7 +148,11 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let balancer = Balancer::new(&tasks, &shutdown);
-        balancer.put(table(address, [Active, Active]), true);
+        balancer.put(table(address, [Active, Active]), false);
+        for backend in balancer.all_backends() {
+            backend.judgement().machine.passed(&Probe::default(), std::time::Duration::ZERO);
+        }
+        balancer.health_changed();
 
         let stop = Arc::new(AtomicBool::new(false));
         let enterers: Vec<_> = (0..3)

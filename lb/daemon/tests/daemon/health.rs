@@ -104,7 +104,7 @@ async fn when_all_are_down_they_are_tried_all_the_same() {
 }
 
 #[tokio::test]
-async fn after_a_restart_what_was_active_is_presumed_up() {
+async fn after_a_restart_the_first_answer_decides_and_requests_wait_for_it() {
     let data = tempfile::tempdir().unwrap();
     let stage = Stage::start_with(Some(data.path().to_owned())).await;
     let (old, new) = (stage.app("old").await, stage.app("new").await);
@@ -121,6 +121,31 @@ async fn after_a_restart_what_was_active_is_presumed_up() {
     let answer = client.send(request(Method::POST, "/echo", "at once")).await.unwrap();
     assert_eq!(answer.body, "at once");
     assert_eq!(new.hits(), 0);
+    shutdown.ask();
+}
+
+#[tokio::test]
+async fn after_a_restart_one_that_hangs_gets_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let stage = Stage::start_with(Some(data.path().to_owned())).await;
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (one, two) = (stage.app("one").await, stage.app("two").await);
+    let mut app = section(&[(&one, Active), (&two, Active)]);
+    let instances = app.pools.values_mut().flat_map(|pool| pool.instances.iter_mut());
+    for (_, instance) in instances.filter(|(id, _)| id.as_str() == "two") {
+        instance.address = hanging.local_addr().unwrap();
+    }
+    stage.controller.publish(&[app]).await;
+    stage.up("one").await;
+
+    let (tasks, shutdown) = (kit::Tasks::new(), kit::Shutdown::new());
+    let gone = Some("http://127.0.0.1:1".to_owned());
+    let again = lb::Config { controller: gone, data: Some(data.path().to_owned()), ..config() };
+    let lb = lb::run(again, &tasks, &shutdown).await.unwrap();
+    let mut client = Client::connect(lb.http, &tasks).await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.unwrap().body, "one");
+    }
     shutdown.ask();
 }
 
