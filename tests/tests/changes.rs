@@ -7,6 +7,8 @@ tests::on_both_engines!(
     a_command_ends_when_every_lb_obeys,
     going_back_says_what_the_older_release_lacks,
     no_lb_is_named_where_people_wait,
+    a_refused_change_changes_nothing,
+    crashes_are_events,
 );
 
 fn live(engine: Engine) -> Platform {
@@ -50,7 +52,7 @@ fn going_back_says_what_the_older_release_lacks(engine: Engine) {
     assert_eq!(http_request(platform.lb(), "other.test", "/greeting").map(|(status, _)| status), Some(200));
     let output = platform.ctl(&["rollback", "hello"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("value COLOUR, route other.test/; the next deploy brings it"), "{said}");
+    assert!(said.contains("made without value COLOUR, route other.test/; the next deploy brings it"), "{said}");
     let routes = platform.ctl_ok(&["route", "ls", "hello"]);
     let other = routes.lines().find(|line| line.contains("other.test")).unwrap_or_default();
     assert!(other.contains("environment (not deployed)"), "{routes}");
@@ -73,4 +75,44 @@ fn no_lb_is_named_where_people_wait(engine: Engine) {
     platform.start_part(Part::Lb1);
     platform.start_part(Part::Lb2);
     platform.until_done("2");
+}
+
+fn a_refused_change_changes_nothing(engine: Engine) {
+    let platform = live(engine);
+    platform.push("other", "1", "");
+    platform.ctl_ok(&["deploy", "other", "1"]);
+    let refused = |words: &[&str], code: i32, says: &str| {
+        let output = platform.ctl(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+        assert!(said.contains(says), "{words:?} should say {says:?}: {said}");
+    };
+    refused(&["route", "add", "hello", "other.test"], 6, "belong to production/other already");
+    refused(&["route", "add", "hello", "other.test", "--later"], 6, "belong to production/other already");
+    refused(&["scale", "hello", "worker=2"], 5, "hello has no process worker");
+    refused(&["config", "unset", "hello", "NOPE"], 3, "NOPE is not set here");
+    platform.push("hello", "3", "[values]\nHELLO_NEVER_HEALTHY = \"1\"\n[traffic]\nprobe_deadline = 600\n");
+    platform.ctl_ok(&["deploy", "hello", "3", "--detach"]);
+    refused(&["config", "set", "hello", "COLOUR=green"], 6, "is being deployed already");
+    refused(&["route", "add", "hello", "third.test"], 6, "is being deployed already");
+    platform.ctl_ok(&["cancel", "hello"]);
+    assert!(platform.app("hello")["not_deployed"].as_array().is_some_and(Vec::is_empty), "{}", platform.app("hello"));
+
+    platform.ctl_ok(&["config", "set", "hello", "COLOUR=green", "--later"]);
+    platform.ctl_ok(&["config", "unset", "hello", "COLOUR", "--later"]);
+    platform.ctl_ok(&["scale", "hello", "3"]);
+    let instances = platform.app("hello")["instances"].to_string();
+    assert_eq!(instances.matches("\"state\":\"active\"").count(), 3, "it ends when they are there: {instances}");
+
+    let directory = platform.path("bare");
+    std::fs::create_dir(&directory).expect("made");
+    std::fs::write(directory.join("platform.toml"), "port = 8080\n").expect("written");
+    std::fs::write(directory.join("page.html"), "hello").expect("written");
+    refused(&["artifact", "push", "hello", "bare", &directory.display().to_string()], 3, "has no command");
+}
+
+fn crashes_are_events(engine: Engine) {
+    let platform = live(engine);
+    tests::faults::kill_process(platform.instance_processes()[0]);
+    eventually("it is said", || platform.ctl_ok(&["events"]).contains("is started again").then_some(()));
 }

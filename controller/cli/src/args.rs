@@ -96,6 +96,23 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// One argument that has the id of a global one is found by clap only when it is used.
+    #[test]
+    fn no_argument_is_called_like_one_that_is_everywhere() {
+        fn check(command: &clap::Command, global: &[String], path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(!global.contains(&argument.get_id().to_string()), "{path}: {}", argument.get_id());
+            }
+            command.get_subcommands().for_each(|inner| check(inner, global, &path));
+        }
+        let command = Cli::command();
+        let global = command.get_arguments().filter(|argument| argument.is_global_set());
+        let global: Vec<String> = global.map(|argument| argument.get_id().to_string()).collect();
+        assert!(global.contains(&"keys".to_owned()));
+        command.get_subcommands().for_each(|inner| check(inner, &global, "platformctl"));
+    }
+
     #[test]
     fn times_are_read() {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));

@@ -43,7 +43,7 @@ pub(crate) async fn follow(session: &Session<'_>, deployment: DeploymentView, wa
         Ok(ended) => {
             let ended = ended?;
             let exit = tell_end(session, &ended)?;
-            if exit == Exit::Done {
+            if !session.output.json {
                 tell_not_deployed(session, &ended).await;
             }
             Ok(exit)
@@ -59,15 +59,18 @@ pub(crate) async fn follow(session: &Session<'_>, deployment: DeploymentView, wa
                 deployment.id,
                 crate::render::number::duration(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),)
             );
-            Err(detached(Exit::WaitTimedOut, &message, &deployment))
+            let now = session.deployment(&deployment.id).await.unwrap_or(deployment);
+            Err(detached(Exit::WaitTimedOut, &message, &now))
         }
     }
 }
 
 fn detached(exit: Exit, message: &str, deployment: &DeploymentView) -> Failure {
-    Failure::new(exit, message)
-        .hint("follow", format!("platformctl follow {}", deployment.id))
-        .hint("cancel", format!("platformctl cancel {}", deployment.id))
+    let failure = Failure::new(exit, message).hint("follow", format!("platformctl follow {}", deployment.id));
+    match deployment.phase.as_str() {
+        "draining" => failure.hint("undo", format!("platformctl rollback {}", deployment.app)),
+        _ => failure.hint("cancel", format!("platformctl cancel {}", deployment.id)),
+    }
 }
 
 async fn until_end(
@@ -135,7 +138,7 @@ async fn tell_not_deployed(session: &Session<'_>, view: &DeploymentView) {
         && !status.not_deployed.is_empty()
     {
         let what = status.not_deployed.join(", ");
-        session.output.talk(&format!("release {} was made before: {what}; the next deploy brings it", view.release));
+        session.output.talk(&format!("what serves was made without {what}; the next deploy brings it"));
     }
 }
 

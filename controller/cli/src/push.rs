@@ -5,7 +5,9 @@ mod upload;
 
 use appbase_core::v1::media;
 use appbase_core::v1::{Source, VersionDocument};
-use appbase_core::{AppName, Digest, Version};
+use appbase_core::{AppName, Digest, EnvironmentName, Version};
+use controller_core::resolve::{Defaults, resolve};
+use controller_core::v1::state::DesiredApp;
 use kit::client::{Client, ClientError};
 use repository_core::manifest::{Descriptor, Manifest, manifest};
 use reqwest::Method;
@@ -29,6 +31,10 @@ pub(crate) async fn push(
         Content::Image(image) => (Source::Image { archive: blob.digest, image }, media::DOCKER_ARCHIVE),
     };
     let document = VersionDocument { needs: Vec::new(), app: app.clone(), version: version.clone(), source, app_file };
+    // What could never be deployed takes no version's name.
+    let environment = EnvironmentName::default_name();
+    resolve(&document, &environment, &DesiredApp::default(), 1, &Defaults::default())
+        .map_err(|error| Failure::input(format!("platform.toml: {error}")))?;
     let document = serde_json::to_vec(&document).expect("a version document is plain text");
     let mut config = Blob::of_bytes(&document)?;
     let layer = Descriptor { media_type: layer_media.to_owned(), digest: blob.digest, size: blob.bytes };

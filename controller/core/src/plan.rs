@@ -14,7 +14,7 @@ mod drain;
 mod live;
 mod steps;
 
-pub use deployment::is_kept;
+pub use deployment::{exit_text, is_kept};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use appbase_core::v1::Route;
 use appbase_core::{AppName, DeploymentId, EnvironmentName, ReleaseNumber, SectionKey, Version};
 use controller_core::addresses::Range;
 use controller_core::plan::is_kept;
@@ -155,7 +156,7 @@ async fn make_room(shared: &Shared, wanted: &Wanted, chosen: &Chosen) -> Result<
     shared.until(SUPERSEDE_WAIT, |records| records.running(&key).is_none()).await.ok_or_else(|| busy(&running))
 }
 
-fn busy(running: &Deployment) -> Problem {
+pub(crate) fn busy(running: &Deployment) -> Problem {
     let hint = match running.flipped_unix_ms {
         None => format!("wait for it, or end it: platformctl cancel {}", running.id),
         Some(_) => format!(
@@ -181,6 +182,16 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
     let (key, number, version) = (wanted.key(), chosen.record.release.number, chosen.record.release.version.clone());
     if let Some(answer) = repeated(shared, wanted) {
         return Ok(Some(answer));
+    }
+    let forgiven = {
+        let records = lock(&shared.records);
+        let mut run = records.run(&key);
+        let is_live = run.deployment.is_none() && controller_core::render::live_release(&run) == Some(number);
+        (is_live && run.aborted.take().is_some()).then_some(run)
+    };
+    if let Some(run) = forgiven {
+        // Whoever asks for what is live no longer wants what was aborted.
+        shared.commit(vec![Write::Run(key.clone(), run)]).await?;
     }
     let mut ended = None;
     let mut writes = {
@@ -263,12 +274,19 @@ fn refuse_conflicts(records: &Records, key: &SectionKey, chosen: &Chosen) -> Res
     let Some((other, route)) = records.route_conflict(key, &chosen.record.release.traffic.routes) else {
         return Ok(());
     };
+    Err(route_taken(&other, &route, &chosen.record.release.app))
+}
+
+pub(crate) fn route_taken(other: &SectionKey, route: &Route, app: &AppName) -> Problem {
+    let host = route.host.as_deref().unwrap_or("*");
     let what = route
         .host
         .as_ref()
         .map_or_else(|| format!("every host at {}", route.path), |host| format!("{host}{}", route.path));
-    Err(Problem::new(409, "route-taken", format!("requests for {what} belong to {other} already"))
-        .hint("give one of the two another host or path in its platform.toml"))
+    Problem::new(409, "route-taken", format!("requests for {what} belong to {other} already")).hint(format!(
+        "give one of the two another host or path in its platform.toml, or take it back: platformctl route rm {app} {host}{}",
+        route.path
+    ))
 }
 
 /// What members would refuse never becomes a table: neither beside what is live now nor beside what will be.

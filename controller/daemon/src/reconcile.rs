@@ -9,12 +9,14 @@ use appbase_core::v1::Source;
 use appbase_core::{InstanceId, SectionKey};
 use controller_core::addresses::Addresses;
 use controller_core::observed::Observed;
-use controller_core::plan::{Setting, Slice, SlicePlan, Step, plan_slice};
+use controller_core::plan::{Setting, Slice, SlicePlan, Step, exit_text, plan_slice};
 use controller_core::render::live_release;
 use controller_core::time::Now;
 use controller_core::v1::api::FailureView;
+use controller_core::v1::compute::ObservedInstance;
 use controller_core::v1::state::{Cluster, Deployment, DeploymentOutcome, EventKind, Run};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use kit::problem::chain;
 use node::LogRequest;
 use tokio::sync::mpsc;
@@ -40,6 +42,8 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Of a failed instance: so many last log lines, and no longer wait for them.
 const LOG_LINES: usize = 12;
 const LOG_WAIT: Duration = Duration::from_secs(2);
+/// Of so many failed instances at the most.
+const FAILURES_MAX: usize = 4;
 /// After a start, members are listened to for so long before anything is decided: one may have a newer table than this
 /// state knows of. Longer than a member takes to notice that the controller answers again.
 const HEAR_MAX: Duration = Duration::from_secs(3);
@@ -63,6 +67,8 @@ pub(crate) struct Reconcile {
     /// Images that the engine was seen to have: of any other one instance at a time asks, and the rest wait without
     /// taking the places of other apps.
     loaded: BTreeSet<String>,
+    /// As they were last seen.
+    restarts: BTreeMap<InstanceId, u32>,
     failed: BTreeMap<InstanceId, Failed>,
     ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
     /// The live release whose tag stands in the repository.
@@ -81,7 +87,8 @@ struct Failed {
 
 struct Ended {
     instance: InstanceId,
-    created: bool,
+    /// What to say of an instance that runs now.
+    started: Option<&'static str>,
     what: String,
     error: Option<String>,
 }
@@ -95,6 +102,7 @@ impl Reconcile {
             tasks,
             in_flight: BTreeMap::new(),
             loaded: BTreeSet::new(),
+            restarts: BTreeMap::new(),
             failed: BTreeMap::new(),
             ended: mpsc::channel(64),
             marked_live: BTreeMap::new(),
@@ -210,6 +218,10 @@ impl Reconcile {
             Ok(Err(error)) => self.gap(chain(&error)),
             Err(_) => self.gap(format!("the engine did not answer in {} s", OBSERVE_MAX.as_secs())),
         };
+        if let Some(seen) = &seen {
+            self.tell_restarts(seen);
+        }
+        let shared = &self.shared;
         let members = {
             let records = lock(&shared.records);
             // Also of what runs without a record: its stop may fail as well.
@@ -219,6 +231,21 @@ impl Reconcile {
         };
         let failed_steps = self.failed.iter().map(|(id, failed)| (id.clone(), failed.error.clone())).collect();
         Observed { servers: BTreeMap::from([(self.setting.server.clone(), seen)]), members, failed_steps }
+    }
+
+    /// What ended and was started again by its engine says so nowhere else.
+    fn tell_restarts(&mut self, seen: &BTreeMap<InstanceId, ObservedInstance>) {
+        for (id, instance) in seen {
+            let known = self.restarts.insert(id.clone(), instance.restarts);
+            if known.is_none_or(|known| instance.restarts <= known) {
+                continue;
+            }
+            let exit = instance.last_exit.as_ref().map_or_else(String::new, |exit| format!(" {}", exit_text(exit)));
+            let text = format!("{id} ended{exit} and is started again (restart {})", instance.restarts);
+            let about = self.about_instance(&lock(&self.shared.records), id);
+            self.shared.journal.write(self.shared.clock.unix_ms(), &about, EventKind::InstanceStarted, &text);
+        }
+        self.restarts.retain(|id, _| seen.contains_key(id));
     }
 
     fn gap<T>(&self, reason: String) -> Option<T> {
@@ -303,10 +330,9 @@ impl Reconcile {
         let mut failures = Vec::new();
         let failed_end = deployment.end.as_ref().is_some_and(|end| end.reason.is_some()) && !deployment.cancel;
         if failed_end {
-            let instances = run.instances.iter().filter(|(_, i)| i.release == deployment.release);
-            for (id, instance) in instances.take(4) {
-                failures.push(self.failure(id, instance, observed).await);
-            }
+            // Side by side: the pen is held meanwhile.
+            let instances = run.instances.iter().filter(|(_, i)| i.release == deployment.release).take(FAILURES_MAX);
+            failures = join_all(instances.map(|(id, instance)| self.failure(id, instance, observed))).await;
         }
         DeploymentOutcome { requests, failed, cut, failures }
     }
@@ -406,7 +432,11 @@ impl Reconcile {
             return None;
         }
         self.in_flight.insert(instance.clone(), InFlight { is_stop, image });
-        let created = matches!(step, Step::Create(_));
+        let started = match &step {
+            Step::Create(_) => Some("is started"),
+            Step::Start { .. } => Some("had ended and is started again"),
+            Step::Stop { .. } | Step::Remove { .. } => None,
+        };
         let (shared, ended, what) = (Arc::clone(&self.shared), self.ended.0.clone(), step.to_string());
         tracing::debug!(step = what, "step begins");
         let step = self.tasks.spawn("step", async move {
@@ -419,7 +449,7 @@ impl Reconcile {
                 None => Some("an error of the platform's own; see the controller's log".to_owned()),
             };
             // The loop is gone at shutdown: then nobody needs to know.
-            let _ = ended.send(Ended { instance, created, what, error }).await;
+            let _ = ended.send(Ended { instance, started, what, error }).await;
         });
         None
     }
@@ -431,9 +461,9 @@ impl Reconcile {
         }
         let Some(error) = ended.error else {
             self.failed.remove(&ended.instance);
-            if ended.created {
+            if let Some(started) = ended.started {
                 let about = self.about_instance(&lock(&self.shared.records), &ended.instance);
-                let text = format!("{} is started", ended.instance);
+                let text = format!("{} {started}", ended.instance);
                 self.shared.journal.write(self.shared.clock.unix_ms(), &about, EventKind::InstanceStarted, &text);
             }
             return;

@@ -1,6 +1,6 @@
 //! Records: what the store keeps, in memory. Changed only through a commit that the store took.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{MemberKind, Route};
 use appbase_core::{AppName, DeploymentId, Digest, EnvironmentName, Generation, MemberId, ReleaseNumber, SectionKey};
@@ -30,6 +30,8 @@ pub(crate) struct Records {
     pub runs: BTreeMap<SectionKey, Run>,
     pub releases: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, ReleaseRecord>>,
     pub deployments: BTreeMap<DeploymentId, Deployment>,
+    /// By app and environment.
+    deployments_of: BTreeMap<SectionKey, BTreeSet<DeploymentId>>,
     pub outcomes: BTreeMap<DeploymentId, DeploymentOutcome>,
     pub members: BTreeMap<MemberId, MemberKind>,
     /// Where each environment has its place in the cluster's range.
@@ -76,6 +78,7 @@ impl Records {
             runs: BTreeMap::new(),
             releases: BTreeMap::new(),
             deployments: BTreeMap::new(),
+            deployments_of: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             members: BTreeMap::new(),
             networks: BTreeMap::from([(EnvironmentName::default_name(), DEFAULT_NETWORK)]),
@@ -105,7 +108,7 @@ impl Records {
             }
             ["deployment", _] => {
                 let deployment: Deployment = decode(entry)?;
-                self.deployments.insert(deployment.id.clone(), deployment);
+                self.keep_deployment(deployment);
             }
             ["outcome", id] => {
                 let outcome = decode(entry)?;
@@ -165,13 +168,16 @@ impl Records {
         self.deployments.get(self.runs.get(key)?.deployment.as_ref()?).filter(|deployment| deployment.end.is_none())
     }
 
+    fn keep_deployment(&mut self, deployment: Deployment) {
+        let key = SectionKey::app(&deployment.environment, &deployment.app);
+        self.deployments_of.entry(key).or_default().insert(deployment.id.clone());
+        self.deployments.insert(deployment.id.clone(), deployment);
+    }
+
     /// Deployments of one app in one environment, newest first.
     pub(crate) fn history(&self, key: &SectionKey) -> Vec<&Deployment> {
-        let mut all: Vec<_> = self
-            .deployments
-            .values()
-            .filter(|deployment| SectionKey::app(&deployment.environment, &deployment.app) == *key)
-            .collect();
+        let ids = self.deployments_of.get(key).into_iter().flatten();
+        let mut all: Vec<_> = ids.filter_map(|id| self.deployments.get(id)).collect();
         all.sort_by(|one, other| (other.started_unix_ms, &other.id).cmp(&(one.started_unix_ms, &one.id)));
         all
     }
@@ -273,9 +279,12 @@ impl Records {
                 Write::Deployment(deployment) => {
                     if let Some(id) = self.forgotten(&deployment) {
                         self.deployments.remove(&id);
+                        for ids in self.deployments_of.values_mut() {
+                            ids.remove(&id);
+                        }
                         self.outcomes.remove(&id);
                     }
-                    self.deployments.insert(deployment.id.clone(), *deployment);
+                    self.keep_deployment(*deployment);
                 }
                 Write::Outcome(id, outcome) => {
                     self.outcomes.insert(id, outcome);

@@ -33,8 +33,9 @@ enum Verb {
     /// Take values back to those of the app file
     Unset {
         app: AppName,
-        #[arg(required = true)]
-        keys: Vec<String>,
+        // Not `keys`: that is the cluster's, everywhere.
+        #[arg(required = true, value_name = "KEY")]
+        names: Vec<String>,
         /// Only with the next deployment
         #[arg(long)]
         later: bool,
@@ -51,11 +52,11 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
             };
             change(session, &app, values.iter().map(one).collect(), later).await
         }
-        Verb::Unset { app, keys, later } => {
+        Verb::Unset { app, names, later } => {
             let one = |key: &String| {
                 operation("config", "unset", json!({ "environment": session.environment, "app": app, "key": key }))
             };
-            change(session, &app, keys.iter().map(one).collect(), later).await
+            change(session, &app, names.iter().map(one).collect(), later).await
         }
     }
 }

@@ -103,7 +103,11 @@ fn docker(arguments: &[&str]) -> Result<String, Failure> {
 
 /// Under which name the token stands in `token ls`.
 fn who() -> String {
-    let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "somebody".to_owned());
+    let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let user = named.into_iter().find(|user| !user.is_empty()).unwrap_or_else(|| match rustix::process::getuid() {
+        root if root.is_root() => "root".to_owned(),
+        uid => format!("uid-{}", uid.as_raw()),
+    });
     let name = format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy());
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }

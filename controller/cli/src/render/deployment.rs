@@ -176,6 +176,10 @@ fn advice(view: &DeploymentView, end: &EndView) -> Vec<String> {
     let exit = first.and_then(|failed| failed.exit.as_ref());
     let probe = first.and_then(|failed| failed.probe.as_ref());
     match (exit.and_then(|exit| exit.code), exit.and_then(|exit| exit.signal)) {
+        (Some(126 | 127), _) if first.is_some_and(lacks_interpreter) => advice.push(
+            "a script needs the program of its first line (#!) in the artifact or in `base = IMAGE`; app-base has /bin/sh"
+                .into(),
+        ),
         (Some(126 | 127), _) => {
             advice.push("name a command in platform.toml that is in the artifact and executable".into())
         }
@@ -192,10 +196,16 @@ fn advice(view: &DeploymentView, end: &EndView) -> Vec<String> {
     match end.state {
         EndState::Cancelled => advice.push(format!("platformctl deploy {} {}", view.app, view.version)),
         EndState::Degraded => advice.push(format!("platformctl status {}", view.app)),
-        _ => advice
-            .push(format!("platformctl config set {} KEY=VALUE   or push a new version and deploy that", view.app)),
+        _ => advice.push(format!(
+            "platformctl config set {} KEY=VALUE --later   and deploy it again, or push a new version and deploy that",
+            view.app
+        )),
     }
     advice
+}
+
+fn lacks_interpreter(failed: &FailureView) -> bool {
+    failed.problem.iter().chain(&failed.log).any(|line| line.contains("interpreter"))
 }
 
 fn row(word: &str, text: &str, paint: Paint) -> String {
@@ -331,7 +341,7 @@ error: hello-world 2 did not go live: not healthy within 60s; 1 still serves all
   log      starting
            panicked: DATABASE_URL is not set
   traffic  18204 requests during the change, 0 failed
-  try      platformctl config set hello-world KEY=VALUE   or push a new version and deploy that
+  try      platformctl config set hello-world KEY=VALUE --later   and deploy it again, or push a new version and deploy that
 "
         );
     }

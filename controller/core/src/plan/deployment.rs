@@ -358,7 +358,8 @@ pub fn is_kept(state: Traffic) -> bool {
     matches!(state, Traffic::Warm | Traffic::Draining { retire: false, .. })
 }
 
-pub(crate) fn exit_text(exit: &appbase_core::v1::InstanceExit) -> String {
+/// `with exit code 1 after 0.8s`
+pub fn exit_text(exit: &appbase_core::v1::InstanceExit) -> String {
     match (exit.code, exit.signal) {
         (_, Some(signal)) => format!("by signal {signal} after {:.1}s", exit.ran_ms as f64 / 1000.0),
         (Some(code), None) => format!("with exit code {code} after {:.1}s", exit.ran_ms as f64 / 1000.0),

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use appbase_core::{AppName, EnvironmentName, SectionKey};
+use appbase_core::{AppName, EnvironmentName, ProcessName, SectionKey};
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use controller_core::desired::{CHANGE_SET_BYTES_MAX, OPERATIONS_MAX};
 use controller_core::render::live_release;
 use controller_core::v1::api::{ChangeSetAnswer, ChangeSetRequest, DeployAnswer, OperationResult};
-use controller_core::v1::state::{ChangeSet, DeploymentKind, EventKind, Operation};
+use controller_core::v1::state::{ChangeSet, DeploymentKind, Desired, EventKind, Operation};
 use kit::problem::Problem;
 use serde::Deserialize;
 
@@ -39,6 +39,14 @@ pub(super) async fn apply(
     Json(request): Json<ChangeSetRequest>,
 ) -> Answer<ChangeSetAnswer> {
     check_size(&request)?;
+    if query.deploy {
+        // What cannot be deployed now is not stored either: a refusal changes nothing.
+        let records = lock(&shared.records);
+        let key = |(environment, app)| SectionKey::app(&environment, &app);
+        if let Some(running) = touched(&request.operations).into_iter().find_map(|app| records.running(&key(app))) {
+            return Err(deploy::busy(running));
+        }
+    }
     let number = write(&shared, &caller.name, request.operations.clone()).await?;
     shared.look_again.notify_one();
     let results = request.operations.iter().map(|operation| OperationResult {
@@ -51,8 +59,12 @@ pub(super) async fn apply(
     let mut deployment = None;
     if query.deploy {
         for (environment, app) in touched(&request.operations) {
-            deployment =
-                deploy_live(&shared, &caller.name, environment, app).await?.and_then(|answer| answer.deployment);
+            let answer = deploy_live(&shared, &caller.name, environment, app).await.map_err(|problem| {
+                problem.hint(
+                    "the change is stored and comes with the next deploy; to take it back: config unset, route rm",
+                )
+            })?;
+            deployment = answer.and_then(|answer| answer.deployment);
         }
     }
     let in_force = match query.wait.min(WAIT_MAX) {
@@ -92,6 +104,7 @@ async fn write(shared: &App, author: &str, operations: Vec<Operation>) -> Result
         let change = ChangeSet { number, unix_ms, author: author.to_owned(), operations };
         let desired =
             records.desired.apply(&change).map_err(|error| Problem::new(422, error.code, error.to_string()))?;
+        refuse_senseless(&records, &change, &desired)?;
         (change, desired)
     };
     let number = change.number;
@@ -105,6 +118,41 @@ async fn write(shared: &App, author: &str, operations: Vec<Operation>) -> Result
     };
     shared.journal.write(shared.clock.unix_ms(), &about, EventKind::Changed, &text);
     Ok(number)
+}
+
+/// What is well-formed and could never do anything: a host of another app, a process that is not there.
+fn refuse_senseless(records: &Records, change: &ChangeSet, desired: &Desired) -> Result<(), Problem> {
+    for operation in &change.operations {
+        let apps = apps_of(std::iter::once(operation));
+        let Some((environment, app)) = apps.first() else { continue };
+        let key = SectionKey::app(environment, app);
+        let text = |name: &str| operation.params.get(name).and_then(serde_json::Value::as_str);
+        match (operation.group.as_str(), operation.command.as_str()) {
+            ("route", "add") => {
+                let routes = desired.app(environment, app).map(|app| app.routes.clone()).unwrap_or_default();
+                if let Some((other, route)) = records.route_conflict(&key, &routes) {
+                    return Err(deploy::route_taken(&other, &route, app));
+                }
+            }
+            ("app", "scale") => {
+                let live = records.runs.get(&key).and_then(live_release);
+                let live = live.and_then(|live| records.releases.get(&key)?.get(&live));
+                let process = text("process").and_then(|text| ProcessName::parse(text).ok());
+                let none = operation.params.get("instances").and_then(serde_json::Value::as_u64) == Some(0);
+                if let (Some(live), Some(process)) = (live, process)
+                    && !none
+                    && !live.release.processes.contains_key(&process)
+                {
+                    let names: Vec<_> = live.release.processes.keys().map(ToString::to_string).collect();
+                    let title = format!("{app} has no process {process}");
+                    return Err(Problem::new(404, "unknown-process", title)
+                        .detail(format!("its live version has {}", names.join(", "))));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Apps whose values or routes were changed.
