@@ -1,7 +1,8 @@
 //! Deploy, flip, roll back, abort: under load, nothing is lost. On both engines, every part alone.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::Stdio;
 
 use tests::platform::eventually;
 use tests::{Engine, Load, Part, Platform};
@@ -137,7 +138,7 @@ fn going_back_waits_for_no_drain(engine: Engine) {
     let load = Load::start_on(&[platform.lb(), platform.address(Part::Lb2)], "hello");
     platform.ctl_ok(&["deploy", "hello", "2", "--detach"]);
     eventually("2 is live", || (live_version(&platform, "hello")? == "2").then_some(()));
-    let output = platform.ctl(&["deploy", "hello", "3"]);
+    let output = platform.ctl(&["deploy", "hello", "3", "--detach"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");
     assert!(said.contains("platformctl rollback hello"), "{said}");
@@ -149,6 +150,17 @@ fn going_back_waits_for_no_drain(engine: Engine) {
     platform.ctl_ok(&["deploy", "hello", "3", "--detach"]);
     eventually("3 is live", || (live_version(&platform, "hello")? == "3").then_some(()));
     platform.assert_nothing_failed(load);
+
+    // The stream is the only thing that is waited for, and its end lets the next one in.
+    let mut command = platform.ctl_command(&["config", "set", "hello", "COLOUR=green"]);
+    let mut waiting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("platformctl runs");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(waiting.stderr.take().expect("piped"));
+    stderr.read_line(&mut said).expect("it says why it waits");
+    assert!(said.contains("whose old instances drain"), "{said}");
+    drop(stream);
+    stderr.read_to_string(&mut said).expect("it goes on");
+    assert!(waiting.wait().expect("it ends").success(), "{said}");
 }
 
 /// Its document is in the repository already, under the number that it would have had.

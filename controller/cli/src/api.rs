@@ -20,6 +20,8 @@ use crate::session::{ANSWER_LIMIT, Session};
 const SENDS_MAX: u32 = 3;
 /// So long a change may take until all lbs act by it; they usually do after some milliseconds.
 const IN_FORCE_LIMIT: Duration = Duration::from_secs(5);
+/// How often a drain that is waited for is looked at.
+const DRAIN_LOOK: Duration = Duration::from_millis(300);
 
 impl Session<'_> {
     /// `path` with the environment as its query.
@@ -47,6 +49,33 @@ impl Session<'_> {
         request: &impl Serialize,
     ) -> Result<DeployAnswer, Failure> {
         change(&self.controller, &self.in_environment(&format!("/v1/apps/{app}/{verb}")), request).await
+    }
+
+    /// Sends what starts a deployment; while another one drains whose traffic has moved, again and again for `limit`.
+    pub(crate) async fn after_drain<T>(
+        &self,
+        app: &AppName,
+        limit: Duration,
+        send: impl AsyncFn() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let until = self.clock.elapsed() + limit;
+        let mut told = false;
+        loop {
+            let failure = match send().await {
+                Err(failure) if failure.code == "deployment-running" => failure,
+                outcome => return outcome,
+            };
+            let running = self.app(app).await?.deployment.filter(|running| running.end.is_none());
+            let drains = running.as_ref().is_none_or(|running| running.phase == "draining");
+            if !drains || self.clock.elapsed() >= until {
+                return Err(failure);
+            }
+            if let Some(running) = running.filter(|_| !told) {
+                self.output.talk(&format!("waiting for {}, whose old instances drain", running.id));
+                told = true;
+            }
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
     }
 
     /// One change set; `deploy` asks for a deployment of the live version with it.

@@ -1,27 +1,25 @@
 //! The loop: look, think, note, publish, do, look again. One task owns it; it never fails.
 
+mod outcome;
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use appbase_core::v1::Source;
 use appbase_core::{InstanceId, SectionKey};
 use controller_core::addresses::Addresses;
 use controller_core::observed::Observed;
-use controller_core::plan::{Setting, Slice, SlicePlan, Step, exit_text, plan_slice};
+use controller_core::plan::{Setting, Slice, SlicePlan, exit_text, plan_slice};
 use controller_core::render::live_release;
 use controller_core::time::Now;
-use controller_core::v1::api::FailureView;
 use controller_core::v1::compute::ObservedInstance;
-use controller_core::v1::state::{Cluster, Deployment, DeploymentOutcome, EventKind, Run};
-use futures_util::StreamExt;
-use futures_util::future::join_all;
+use controller_core::v1::state::{Cluster, EventKind, Run};
 use kit::problem::chain;
-use node::LogRequest;
-use tokio::sync::mpsc;
 
-use crate::execute::execute;
+use self::outcome::outcome;
+use self::steps::{Steps, about_instance};
 use crate::journal::About;
 use crate::points::Decided;
 use crate::records::{Records, Write, lock};
@@ -32,18 +30,9 @@ use crate::tables::Rendered;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Between two passes: what comes after the first of several hints is answered together.
 const GATHER: Duration = Duration::from_millis(5);
-/// Steps at once: more would only queue in the engine.
-const STEPS_MAX: usize = 8;
-/// Stops at once, beside the others: each only waits for an app, as long as the app may take.
-const STOPS_MAX: usize = 64;
 /// A step that failed is tried again after this time, doubled each time up to the limit.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Of a failed instance: so many last log lines, and no longer wait for them.
-const LOG_LINES: usize = 12;
-const LOG_WAIT: Duration = Duration::from_secs(2);
-/// Of so many failed instances at the most.
-const FAILURES_MAX: usize = 4;
 /// After a start, members are listened to for so long before anything is decided: one may have a newer table than this
 /// state knows of. Longer than a member takes to notice that the controller answers again.
 const HEAR_MAX: Duration = Duration::from_secs(3);
@@ -51,26 +40,14 @@ const HEAR_LOOK: Duration = Duration::from_millis(50);
 /// Looking at an engine takes no longer than this, or it is a gap.
 const OBSERVE_MAX: Duration = Duration::from_secs(20);
 
-struct InFlight {
-    is_stop: bool,
-    /// What a new instance runs, when that is an image.
-    image: Option<String>,
-}
-
 pub(crate) struct Reconcile {
     pub shared: Arc<Shared>,
     pub setting: Setting,
     pub addresses: Addresses,
     pub tasks: kit::Tasks,
-    /// Instances with a step under way.
-    in_flight: BTreeMap<InstanceId, InFlight>,
-    /// Images that the engine was seen to have: of any other one instance at a time asks, and the rest wait without
-    /// taking the places of other apps.
-    loaded: BTreeSet<String>,
+    steps: Steps,
     /// As they were last seen.
     restarts: BTreeMap<InstanceId, u32>,
-    failed: BTreeMap<InstanceId, Failed>,
-    ended: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
     /// The live release whose tag stands in the repository.
     marked_live: BTreeMap<SectionKey, u64>,
     /// Why nothing is decided, while it is so.
@@ -79,32 +56,15 @@ pub(crate) struct Reconcile {
     taken_ports: BTreeSet<u16>,
 }
 
-struct Failed {
-    times: u32,
-    until: Duration,
-    error: String,
-}
-
-struct Ended {
-    instance: InstanceId,
-    /// What to say of an instance that runs now.
-    started: Option<&'static str>,
-    what: String,
-    error: Option<String>,
-}
-
 impl Reconcile {
     pub(crate) fn new(shared: Arc<Shared>, setting: Setting, addresses: Addresses, tasks: kit::Tasks) -> Self {
         Self {
+            steps: Steps::new(Arc::clone(&shared), tasks.clone()),
             shared,
             setting,
             addresses,
             tasks,
-            in_flight: BTreeMap::new(),
-            loaded: BTreeSet::new(),
             restarts: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            ended: mpsc::channel(64),
             marked_live: BTreeMap::new(),
             held: None,
             taken_ports: BTreeSet::new(),
@@ -125,13 +85,11 @@ impl Reconcile {
                         tokio::time::sleep(LOOK_EVERY).await;
                     }
                 }
-                Some(ended) = self.ended.1.recv() => self.step_ended(ended),
+                () = self.steps.one_ended() => {}
                 () = tokio::time::sleep(pause) => {}
             }
             tokio::time::sleep(rested.saturating_sub(self.shared.clock.elapsed())).await;
-            while let Ok(ended) = self.ended.1.try_recv() {
-                self.step_ended(ended);
-            }
+            self.steps.take_ended();
         }
     }
 
@@ -180,7 +138,7 @@ impl Reconcile {
         self.shared.show(observed, steps.iter().map(ToString::to_string).collect(), reports);
         self.mark_live();
         for step in steps {
-            wake = earlier(wake, self.start(step));
+            wake = earlier(wake, self.steps.start(step));
         }
         wake
     }
@@ -226,10 +184,10 @@ impl Reconcile {
             let records = lock(&shared.records);
             // Also of what runs without a record: its stop may fail as well.
             let is_seen = |id: &InstanceId| seen.as_ref().is_some_and(|seen: &BTreeMap<_, _>| seen.contains_key(id));
-            self.failed.retain(|id, _| is_seen(id) || records.runs.values().any(|run| run.instances.contains_key(id)));
+            self.steps.keep(|id| is_seen(id) || records.runs.values().any(|run| run.instances.contains_key(id)));
             shared.members.seen(&records.members, shared.now())
         };
-        let failed_steps = self.failed.iter().map(|(id, failed)| (id.clone(), failed.error.clone())).collect();
+        let failed_steps = self.steps.errors();
         Observed { servers: BTreeMap::from([(self.setting.server.clone(), seen)]), members, failed_steps }
     }
 
@@ -242,7 +200,7 @@ impl Reconcile {
             }
             let exit = instance.last_exit.as_ref().map_or_else(String::new, |exit| format!(" {}", exit_text(exit)));
             let text = format!("{id} ended{exit} and is started again (restart {})", instance.restarts);
-            let about = self.about_instance(&lock(&self.shared.records), id);
+            let about = about_instance(&lock(&self.shared.records), id);
             self.shared.journal.write(self.shared.clock.unix_ms(), &about, EventKind::InstanceStarted, &text);
         }
         self.restarts.retain(|id, _| seen.contains_key(id));
@@ -294,7 +252,7 @@ impl Reconcile {
         writes.extend(plan.run.map(|run| Write::Run(key.clone(), run)));
         if let Some(deployment) = plan.deployment {
             if deployment.end.is_some() {
-                let outcome = self.outcome(key, &deployment, observed).await;
+                let outcome = outcome(&self.shared, key, &deployment, observed).await;
                 writes.push(Write::Outcome(deployment.id.clone(), outcome));
             }
             writes.push(Write::Deployment(Box::new(deployment)));
@@ -318,50 +276,6 @@ impl Reconcile {
             }
             (None, SectionKey::Platform) => About::default(),
         }
-    }
-
-    /// What the deployment came to, gathered while its instances can still be asked.
-    async fn outcome(&self, key: &SectionKey, deployment: &Deployment, observed: &Observed) -> DeploymentOutcome {
-        let (requests, failed) = self.shared.since_baseline(&deployment.id, key);
-        let run = lock(&self.shared.records).run(key);
-        let reports = observed.members.values().filter_map(|member| member.status.as_ref());
-        let old = |id: &InstanceId| run.instances.get(id).is_some_and(|i| i.release != deployment.release);
-        let cut = reports.flat_map(|status| &status.instances).filter(|(id, _)| old(id)).map(|(_, r)| r.cut).sum();
-        let mut failures = Vec::new();
-        let failed_end = deployment.end.as_ref().is_some_and(|end| end.reason.is_some()) && !deployment.cancel;
-        if failed_end {
-            // Side by side: the pen is held meanwhile.
-            let instances = run.instances.iter().filter(|(_, i)| i.release == deployment.release).take(FAILURES_MAX);
-            failures = join_all(instances.map(|(id, instance)| self.failure(id, instance, observed))).await;
-        }
-        DeploymentOutcome { requests, failed, cut, failures }
-    }
-
-    async fn failure(
-        &self,
-        id: &InstanceId,
-        instance: &controller_core::v1::state::InstanceRecord,
-        observed: &Observed,
-    ) -> FailureView {
-        let probe = observed.members.values().find_map(|member| member.report(id)?.last_probe.clone());
-        let seen = match observed.instance(&instance.server, id) {
-            controller_core::observed::Seen::Present(seen) => Some(seen),
-            _ => None,
-        };
-        FailureView {
-            instance: id.clone(),
-            probe,
-            exit: seen.and_then(|seen| seen.last_exit.clone()),
-            problem: seen.and_then(|seen| seen.problem.clone()),
-            restarts: seen.map_or(0, |seen| seen.restarts),
-            log: tokio::time::timeout(LOG_WAIT, self.log_tail(id)).await.unwrap_or_default(),
-        }
-    }
-
-    async fn log_tail(&self, id: &InstanceId) -> Vec<String> {
-        let request = LogRequest { tail: LOG_LINES, follow: false };
-        let Ok(lines) = self.shared.compute.logs(id, request).await else { return Vec::new() };
-        lines.filter_map(async |line| line.ok().map(|line| line.text)).take(LOG_LINES).collect().await
     }
 
     /// Renders both tables; what differs from what is out goes out with the revision of its record.
@@ -412,84 +326,6 @@ impl Reconcile {
             });
         }
     }
-
-    /// Starts a step unless one is under way for its instance, or its last try failed just now; answers when to retry.
-    fn start(&mut self, step: Step) -> Option<Duration> {
-        let instance = step.instance().clone();
-        let now = self.shared.clock.elapsed();
-        if let Some(failed) = self.failed.get(&instance).filter(|failed| failed.until > now) {
-            return Some(failed.until);
-        }
-        let is_stop = matches!(step, Step::Stop { .. });
-        let limit = if is_stop { STOPS_MAX } else { STEPS_MAX };
-        let alike = self.in_flight.values().filter(|other| other.is_stop == is_stop).count();
-        if alike >= limit || self.in_flight.contains_key(&instance) {
-            return None;
-        }
-        let image = image_of(&step);
-        let loads = |image: &String| self.in_flight.values().any(|other| other.image.as_ref() == Some(image));
-        if image.as_ref().is_some_and(|image| !self.loaded.contains(image) && loads(image)) {
-            return None;
-        }
-        self.in_flight.insert(instance.clone(), InFlight { is_stop, image });
-        let started = match &step {
-            Step::Create(_) => Some("is started"),
-            Step::Start { .. } => Some("had ended and is started again"),
-            Step::Stop { .. } | Step::Remove { .. } => None,
-        };
-        let (shared, ended, what) = (Arc::clone(&self.shared), self.ended.0.clone(), step.to_string());
-        tracing::debug!(step = what, "step begins");
-        let step = self.tasks.spawn("step", async move {
-            execute(Arc::clone(&shared.compute), shared.repository.clone(), shared.signer.clone(), step).await
-        });
-        self.tasks.spawn("step-end", async move {
-            // None: it panicked.
-            let error = match step.await.ok().flatten() {
-                Some(outcome) => outcome.err().map(|error| chain(&error)),
-                None => Some("an error of the platform's own; see the controller's log".to_owned()),
-            };
-            // The loop is gone at shutdown: then nobody needs to know.
-            let _ = ended.send(Ended { instance, started, what, error }).await;
-        });
-        None
-    }
-
-    fn step_ended(&mut self, ended: Ended) {
-        let image = self.in_flight.remove(&ended.instance).and_then(|step| step.image);
-        if ended.error.is_none() {
-            self.loaded.extend(image);
-        }
-        let Some(error) = ended.error else {
-            self.failed.remove(&ended.instance);
-            if let Some(started) = ended.started {
-                let about = self.about_instance(&lock(&self.shared.records), &ended.instance);
-                let text = format!("{} {started}", ended.instance);
-                self.shared.journal.write(self.shared.clock.unix_ms(), &about, EventKind::InstanceStarted, &text);
-            }
-            return;
-        };
-        let times = self.failed.get(&ended.instance).map_or(0, |failed| failed.times) + 1;
-        let pause = RETRY_FIRST.saturating_mul(1 << times.min(6)).min(RETRY_MAX);
-        let until = self.shared.clock.elapsed() + pause;
-        self.failed.insert(ended.instance.clone(), Failed { times, until, error: error.clone() });
-        if times == 1 {
-            let text = format!("{}: {error}", ended.what);
-            let about = self.about_instance(&lock(&self.shared.records), &ended.instance);
-            self.shared.journal.write(self.shared.clock.unix_ms(), &about, EventKind::StepFailed, &text);
-        }
-    }
-
-    fn about_instance(&self, records: &Records, id: &InstanceId) -> About {
-        let key = records.runs.iter().find(|(_, run)| run.instances.contains_key(id)).map(|(key, _)| key);
-        match key {
-            Some(key @ SectionKey::App { environment, app }) => About {
-                environment: Some(environment.clone()),
-                app: Some(app.clone()),
-                deployment: records.running(key).map(|deployment| deployment.id.clone()),
-            },
-            _ => About::default(),
-        }
-    }
 }
 
 /// Apps that run and stand in no record. A state that was lost knows none either, so they count for nothing only once
@@ -501,16 +337,6 @@ fn unknown_apps(records: &Records, observed: &Observed) -> BTreeSet<SectionKey> 
     let seen = observed.servers.values().flatten().flat_map(|server| server.values());
     let apps = seen.map(|seen| SectionKey::app(&seen.labels.environment, &seen.labels.app));
     apps.filter(|key| !records.runs.contains_key(key)).collect()
-}
-
-fn image_of(step: &Step) -> Option<String> {
-    match step {
-        Step::Create(request) => match &request.source {
-            Source::Image { image, .. } => Some(image.clone()),
-            Source::Artifact { .. } => None,
-        },
-        Step::Start { .. } | Step::Stop { .. } | Step::Remove { .. } => None,
-    }
 }
 
 fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {

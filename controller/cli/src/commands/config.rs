@@ -84,7 +84,8 @@ pub(super) async fn change(
     operations: Vec<Operation>,
     later: bool,
 ) -> Result<Exit, Failure> {
-    let answer = session.change(operations, !later).await?;
+    let send = async || session.change(operations.clone(), !later).await;
+    let answer = session.after_drain(app, WAIT_DEFAULT, send).await?;
     match answer.deployment.clone() {
         Some(deployment) => follow(session, deployment, WAIT_DEFAULT).await,
         None => {

@@ -43,6 +43,13 @@ pub(crate) struct Waiting {
     wait: Option<Duration>,
 }
 
+impl Waiting {
+    /// How long another deployment may drain before this one is accepted.
+    pub(super) fn for_a_drain(&self) -> Duration {
+        if self.detach { Duration::ZERO } else { self.wait.unwrap_or(WAIT_DEFAULT) }
+    }
+}
+
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
     if arguments.first && is_known(session, &arguments.app).await? {
         session.output.talk(&format!("{} is there already: left as it is", arguments.app));
@@ -53,7 +60,8 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
         session.output.talk(&artifact::pushed(&pushed));
     }
     let request = DeployRequest { version: arguments.version, supersede: arguments.supersede };
-    let answer = session.start(&arguments.app, "deployments", &request).await?;
+    let (app, limit) = (&arguments.app, arguments.waiting.for_a_drain());
+    let answer = session.after_drain(app, limit, async || session.start(app, "deployments", &request).await).await?;
     started(session, answer, &arguments.waiting).await
 }
 

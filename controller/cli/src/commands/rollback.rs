@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
-    let answer = session.start(&arguments.app, "rollback", &RollbackRequest { to: arguments.to }).await?;
+    let (app, request) = (&arguments.app, RollbackRequest { to: arguments.to });
+    let limit = arguments.waiting.for_a_drain();
+    let answer = session.after_drain(app, limit, async || session.start(app, "rollback", &request).await).await?;
     started(session, answer, &arguments.waiting).await
 }
