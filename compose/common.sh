@@ -51,10 +51,12 @@ compose() {
 # Asks a question; FORCE=1 answers yes.
 sure() {
     [ "${FORCE:-}" = 1 ] && return 0
-    [ -t 0 ] || die "$1 Not without an answer: say FORCE=1 to go on."
     printf '%s [y/N] ' "$1" >&2
-    read -r answer
-    [ "$answer" = y ] || [ "$answer" = Y ]
+    read -r answer || die "Not without an answer: say FORCE=1 to go on."
+    case "$answer" in
+        [yY] | [yY][eE][sS]) ;;
+        *) die "Nothing was removed." ;;
+    esac
 }
 
 # The running process-engine platform's pid; fails when there is none. A pid is believed only with its program's name.

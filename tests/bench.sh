@@ -1,14 +1,16 @@
 #!/bin/sh
 # bench.sh [SECTION...]: builds everything as it is released and measures it; docs/benchmarks.md takes the numbers.
-# The peers are Debian's: nginx-light haproxy wrk nsd dnsmasq-base dnsperf docker-registry. As root they are installed.
+# The peers are Debian's: nginx-light haproxy wrk nghttp2-client nsd dnsmasq-base dnsperf docker-registry, and cmake to
+# build one. As root they are installed.
 . "$(dirname -- "$0")/../compose/common.sh"
 
-peers="nginx haproxy wrk nsd dnsmasq dnsperf docker-registry"
+peers="nginx haproxy wrk h2load cmake nsd dnsmasq dnsperf docker-registry"
 packages=
 for peer in $peers; do
     command -v "$peer" >/dev/null 2>&1 && continue
     case $peer in
     nginx) packages="$packages nginx-light" ;;
+    h2load) packages="$packages nghttp2-client" ;;
     dnsmasq) packages="$packages dnsmasq-base" ;;
     *) packages="$packages $peer" ;;
     esac

@@ -30,7 +30,10 @@ answer=$(curl -fsS http://127.0.0.1:8080/greeting)
 [ "$answer" = "hello from hello-world 1" ] || fail "the first app answers \"$answer\""
 bin/platformctl status hello-world
 sum=0
-for id in $(docker ps -q --filter label=io.platformer.part) $(docker ps -q --filter label=io.platformer.app); do
+# Of this platform alone: others may run on the same engine.
+running=$(docker ps -q --filter label=com.docker.compose.project=platformer
+    docker ps -q --filter label=io.platformer.project=platformer)
+for id in $running; do
     limit=$(docker inspect --format '{{.HostConfig.Memory}}' "$id")
     [ "$limit" -gt 0 ] || fail "$(docker inspect --format '{{.Name}}' "$id") has no memory limit"
     [ "$(docker inspect --format '{{.State.OOMKilled}}' "$id")" = false ] || fail "$id was killed for memory"

@@ -205,7 +205,7 @@ impl Platform {
         let program = if with_points { faulty_program } else { program };
         let mut command = Command::new(program(part.program()));
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file"));
-        command.env("RUST_LOG", "info,hyper=warn,pingora=error");
+        command.env("RUST_LOG", "info,hyper=warn");
         for (name, value) in &self.settings {
             command.env(name, value);
         }

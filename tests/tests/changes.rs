@@ -9,6 +9,8 @@ tests::on_both_engines!(
     no_lb_is_named_where_people_wait,
     a_refused_change_changes_nothing,
     crashes_are_events,
+    logs_go_on_with_new_instances,
+    what_is_taken_back_later_says_so,
 );
 
 fn live(engine: Engine) -> Platform {
@@ -72,9 +74,51 @@ fn no_lb_is_named_where_people_wait(engine: Engine) {
         let waiting = platform.app("hello")["deployment"]["waiting"].to_string();
         waiting.contains("no load balancer is heard").then_some(())
     });
+    let output = platform.ctl(&["maintenance", "off", "hello"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("not every load balancer has it yet"), "{said}");
     platform.start_part(Part::Lb1);
     platform.start_part(Part::Lb2);
     platform.until_done("2");
+}
+
+fn logs_go_on_with_new_instances(engine: Engine) {
+    let platform = live(engine);
+    let log = platform.path("followed");
+    let file = std::fs::File::create(&log).expect("made");
+    let mut follow = platform.ctl_command(&["logs", "-f", "hello"]).stdout(file).spawn().expect("platformctl runs");
+    let said = |id: &str| {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.contains(&format!("{id} | ")).then_some(())
+    };
+    eventually("those that run are followed", || said("hello-v1-r1-web-2"));
+    platform.ctl_ok(&["scale", "hello", "3"]);
+    eventually("the third speaks", || said("hello-v1-r1-web-3"));
+    platform.ctl_ok(&["deploy", "hello", "2"]);
+    eventually("the next version speaks", || said("hello-v2-r2-web-1"));
+    follow.kill().expect("it runs");
+    follow.wait().expect("it ends");
+}
+
+fn what_is_taken_back_later_says_so(engine: Engine) {
+    let platform = live(engine);
+    platform.ctl_ok(&["route", "add", "hello", "extra.test"]);
+    platform.ctl_ok(&["config", "set", "hello", "COLOUR=green"]);
+    let origins = || {
+        let routes = platform.ctl_ok(&["route", "ls", "hello", "--json"]);
+        let routes: Vec<serde_json::Value> = serde_json::from_str(&routes).expect("JSON");
+        let route = routes.iter().find(|route| route["route"]["host"] == "extra.test").cloned();
+        let values = platform.ctl_ok(&["config", "get", "hello", "--json"]);
+        let values: Vec<serde_json::Value> = serde_json::from_str(&values).expect("JSON");
+        let value = values.iter().find(|value| value["key"] == "COLOUR").cloned();
+        [route, value].map(|found| found.and_then(|found| found["origin"].as_str().map(str::to_owned)))
+    };
+    assert_eq!(origins(), ["environment"; 2].map(|origin| Some(origin.to_owned())));
+    platform.ctl_ok(&["route", "rm", "hello", "extra.test", "--later"]);
+    platform.ctl_ok(&["config", "unset", "hello", "COLOUR", "--later"]);
+    assert_eq!(origins(), ["environment (goes with the next deployment)"; 2].map(|origin| Some(origin.to_owned())));
+    platform.ctl_ok(&["deploy", "hello", "1"]);
+    assert_eq!(origins(), [None, None]);
 }
 
 fn a_refused_change_changes_nothing(engine: Engine) {
@@ -103,6 +147,9 @@ fn a_refused_change_changes_nothing(engine: Engine) {
     platform.ctl_ok(&["scale", "hello", "3"]);
     let instances = platform.app("hello")["instances"].to_string();
     assert_eq!(instances.matches("\"state\":\"active\"").count(), 3, "it ends when they are there: {instances}");
+
+    platform.ctl_ok(&["scale", "hello", "0"]);
+    assert_eq!(platform.app("hello")["summary"], "1 (release 1) scaled to 0");
 
     let directory = platform.path("bare");
     std::fs::create_dir(&directory).expect("made");

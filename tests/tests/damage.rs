@@ -206,6 +206,28 @@ fn copy_directory(from: &Path, to: &Path, except: &str) {
     }
 }
 
+/// Its state may be an older one: until the members were heard, or silent for too long, nothing goes out.
+#[test]
+fn a_change_right_after_a_start_waits_for_the_members() {
+    let mut platform = serving(Platform::start(), &["1"]);
+    platform.kill(Part::Controller);
+    let members = [Part::Lb1, Part::Lb2, Part::Dns];
+    members.iter().for_each(|part| platform.pause(*part));
+    platform.start_part(Part::Controller);
+    platform.wait_ready(Part::Controller);
+    let generation = || platform.status()["generation"]["number"].as_u64();
+    let before = generation();
+    std::thread::scope(|scope| {
+        let change = scope.spawn(|| platform.ctl_ok(&["maintenance", "on", "hello"]));
+        eventually("it is stored", || platform.ctl_ok(&["events"]).contains("maintenance on").then_some(()));
+        assert_eq!(generation(), before, "published before anybody was heard");
+        members.iter().for_each(|part| platform.resume(*part));
+        change.join().expect("no panic");
+    });
+    assert!(generation() > before);
+    assert_eq!(tests::platform::http_request(platform.lb(), "hello.test", "/").map(|(status, _)| status), Some(503));
+}
+
 /// What happened since the copy is not in it. Members know better, and the controller learns it from them.
 #[test]
 fn an_older_state_that_was_put_back_changes_nothing_until_the_epoch_is_raised() {

@@ -5,8 +5,8 @@ use tests::{Engine, Load, Part, Platform};
 
 tests::on_both_engines!(an_lb_that_was_killed_is_waited_for, an_lb_that_stands_still_is_waited_for);
 
-/// Old instances stop as soon as they may.
-const NOT_WARM: &str = "[traffic]\nrollback_window = 0\n";
+/// Old instances stop as soon as they may; between the start of the new ones and the flip there is time to end an lb.
+const NOT_WARM: &str = "[traffic]\nrollback_window = 0\nsettle = 2\n";
 
 /// hello 1 live, and 2 pushed.
 fn with_versions(engine: Engine) -> Platform {

@@ -29,8 +29,19 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 /// Crates that stand at the top and may use every other.
 const MAY_USE_ALL: &[&str] = &["tests"];
-/// What a pure core may use of others: words on the wire, digests, errors, the app file's format.
-const CORE_CRATES: &[&str] = &["base64", "ed25519-dalek", "serde", "serde_json", "sha2", "thiserror", "toml"];
+/// What a pure core may use of others: words and bytes on the wire, digests, errors, the app file's format.
+const CORE_CRATES: &[&str] = &[
+    "base64",
+    "ed25519-dalek",
+    "form_urlencoded",
+    "httparse",
+    "memchr",
+    "serde",
+    "serde_json",
+    "sha2",
+    "thiserror",
+    "toml",
+];
 /// Beside those, in a core's tests.
 const CORE_TEST_CRATES: &[&str] = &["hickory-proto", "insta", "proptest"];
 

@@ -31,10 +31,25 @@ pub(crate) enum Wanted {
 }
 
 /// Verified and unpacked: ready to start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) config: InstanceConfig,
     pub(crate) spec: InstanceSpec,
+    /// None: it was here.
+    pub(crate) fetched: Option<Fetched>,
+}
+
+/// What came from the repository and is not durable yet: no start needs that but the next one.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    marker: Marker,
+    document: Vec<u8>,
+}
+
+impl Fetched {
+    pub(crate) fn keep(&self, directory: &Directory) -> Result<(), FetchError> {
+        marker::write(directory, &self.marker, &self.document).map_err(|source| disk(&directory.marker(), source))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +147,7 @@ async fn attempt(wanted: &Wanted, directory: &Directory) -> Result<Prepared, Fet
     source.unpack_all(&prepared.spec, directory).await?;
     let layers = marker::layers(&prepared.spec).to_vec();
     let marker = Marker { app: config.app.clone(), process: config.process.clone(), document, layers };
-    marker::write(directory, &marker, &bytes).map_err(|source| disk(&directory.marker(), source))?;
-    Ok(prepared)
+    Ok(Prepared { fetched: Some(Fetched { marker, document: bytes }), ..prepared })
 }
 
 /// What this boot can run of a release, or why it will not.
@@ -153,7 +167,7 @@ fn checked(config: &InstanceConfig, release: &Release) -> Result<Prepared, Fetch
     if let Some((name, _)) = spec.values.iter().find(|(_, value)| matches!(value, Value::Secret { .. })) {
         return Err(refused(format!("has the secret {name}: this boot cannot open secrets")));
     }
-    Ok(Prepared { config: config.clone(), spec: spec.clone() })
+    Ok(Prepared { config: config.clone(), spec: spec.clone(), fetched: None })
 }
 
 /// The config of an instance that no controller made.

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use appbase_core::v1::{InstanceConfig, InstanceExit, InstanceState};
@@ -52,6 +52,8 @@ enum Event {
     Prepared(Box<Result<Prepared, String>>),
 }
 
+/// How often is looked whether the disk has what was fetched, by an app that has ended before.
+const FETCH_LOOK: Duration = Duration::from_millis(2);
 /// Events wait here at most; their senders then wait too, which loses nothing.
 const EVENTS_MAX: usize = 64;
 
@@ -91,6 +93,7 @@ pub fn run(job: Job) -> Result<u8, StartError> {
         state,
         log,
         asked: None,
+        fetch: None,
         _lock: lock,
     };
     Ok(instance.live(wanted, sender))
@@ -135,6 +138,8 @@ struct Instance {
     log: Option<Log>,
     /// The signal that asked to stop. From then on nothing is started.
     asked: Option<i32>,
+    /// Makes what was fetched ready, and then durable while the app starts.
+    fetch: Option<JoinHandle<()>>,
     /// Held for as long as this lives.
     _lock: File,
 }
@@ -181,10 +186,15 @@ impl Instance {
         let directory = self.directory.clone();
         let work = move || {
             let mut report = |problem: &str| drop(sender.send(Event::Problem(problem.to_owned())));
-            let result = fetch::prepare(&wanted, &directory, &mut report).map_err(|error| chain(&error));
+            let mut result = fetch::prepare(&wanted, &directory, &mut report).map_err(|error| chain(&error));
+            let fetched = result.as_mut().ok().and_then(|prepared| prepared.fetched.take());
             let _ = sender.send(Event::Prepared(Box::new(result)));
+            if let Some(Err(error)) = fetched.map(|fetched| fetched.keep(&directory)) {
+                report(&format!("the next start will fetch it again: {}", chain(&error)));
+            }
         };
-        thread::Builder::new().name("fetch".to_owned()).spawn(work).map_err(|error| error.to_string())?;
+        let thread = thread::Builder::new().name("fetch".to_owned()).spawn(work);
+        self.fetch = Some(thread.map_err(|error| error.to_string())?);
         loop {
             match self.events.recv().map_err(|error| error.to_string())? {
                 Event::Prepared(result) => return result.map(Some),
@@ -233,7 +243,8 @@ impl Instance {
                         self.say("stopping", None);
                     }
                 }
-                Some(_) => {}
+                Some(Event::Problem(problem)) => self.note(&problem),
+                Some(Event::Prepared(_)) => {}
                 None => {
                     self.note(&format!("app has not stopped in {} ms: killing it", grace.as_millis()));
                     children::signal_group(app, Signal::KILL);
@@ -249,7 +260,7 @@ impl Instance {
     /// Error: the exit code a shell would give, and why.
     fn spawn(&mut self, prepared: &Prepared) -> Result<Pid, (i32, String)> {
         let app = self.directory.app();
-        let Prepared { config, spec } = prepared;
+        let Prepared { config, spec, fetched: _ } = prepared;
         let mut command = command::command(config, spec, &self.words, &app, self.base)
             .map_err(|problem| (EXIT_NOT_FOUND, problem))?;
         let failed = |error: io::Error, program: String| match error.kind() {
@@ -291,7 +302,8 @@ impl Instance {
                         return true;
                     }
                 }
-                Some(_) => {}
+                Some(Event::Problem(problem)) => self.note(&problem),
+                Some(Event::Prepared(_)) => {}
             }
         }
     }
@@ -316,6 +328,10 @@ impl Instance {
     fn end(mut self, ended: Option<Ended>) -> u8 {
         let problem = self.state.problem.take();
         self.say("ended", problem);
+        // One that is asked to stop while it fetches waits for no repository.
+        if ended.is_some() {
+            self.finish_fetch();
+        }
         if let Some(log) = self.log {
             log.finish();
         }
@@ -325,6 +341,20 @@ impl Instance {
             _ => i32::from(EXIT_REFUSED),
         };
         u8::try_from(code).unwrap_or(EXIT_REFUSED)
+    }
+
+    /// An app that ended at once was started without waiting for the disk.
+    fn finish_fetch(&mut self) {
+        let Some(fetch) = self.fetch.take() else { return };
+        loop {
+            let is_over = fetch.is_finished();
+            match self.next_event(Some(if is_over { Duration::ZERO } else { FETCH_LOOK })) {
+                Some(Event::Problem(problem)) => self.note(&problem),
+                Some(_) => {}
+                None if is_over => return,
+                None => {}
+            }
+        }
     }
 
     fn say(&mut self, phase: &str, problem: Option<String>) {

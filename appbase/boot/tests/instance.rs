@@ -223,6 +223,20 @@ fn it_fetches_runs_and_needs_no_repository_again() {
 }
 
 #[test]
+fn what_cannot_be_kept_runs_all_the_same() {
+    let world = World::new();
+    world.release("echo up", json!({}), false);
+    fs::create_dir_all(world.path("release.json/taken")).unwrap();
+    let (code, out, err) = world.boot(&[]).finished();
+    assert_eq!((code, out.as_str()), (0, "up\n"));
+    assert!(err.contains("the next start will fetch it again: cannot write to "), "{err}");
+    assert!(!world.path("marker.json").exists(), "it would say more than is there");
+    fs::remove_dir_all(world.path("release.json")).unwrap();
+    assert_eq!(world.boot(&[]).finished(), (0, out, String::new()));
+    assert_eq!(world.shelf.asked(), 4);
+}
+
+#[test]
 fn an_unreachable_repository_is_waited_for_and_said() {
     let world = World::new();
     let document = world.release("echo up; exec sleep 100", json!({}), false);

@@ -5,13 +5,15 @@
 
 pub mod instance;
 pub mod release;
+pub mod route;
 pub mod status;
 pub mod table;
 
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
 pub use release::{
-    InstanceSpec, Limits, Policy, Probe, ProcessTraffic, Release, Route, Source, TrafficSpec, Value, VersionDocument,
+    InstanceSpec, Limits, Policy, Probe, ProcessTraffic, Release, Source, TrafficSpec, Value, VersionDocument,
 };
+pub use route::{HeaderEdits, Redirect, Route};
 pub use status::{Counters, Health, InstanceReport, MemberKind, MemberStatus, ProbeAnswer, Refusal};
 pub use table::TableUpdate;
 

@@ -17,4 +17,4 @@ pub fn start(filter: &str) {
 }
 
 /// What daemons log unless told otherwise: their own words, and of their libraries only warnings.
-pub const DEFAULT_FILTER: &str = "info,hyper=warn,pingora=error,hickory_proto=warn";
+pub const DEFAULT_FILTER: &str = "info,hyper=warn,hickory_proto=warn";

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Values of an app
     Config(config::Arguments),
     /// Which requests go where
-    Route(route::Arguments),
+    Route(Box<route::Arguments>),
     /// Ask the platform's DNS
     Dns(dns::Arguments),
     /// The lbs and dnses that follow the controller
@@ -97,7 +97,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Hold(arguments) => hold::run(&session, arguments).await,
         Command::Maintenance(arguments) => maintenance::run(&session, arguments).await,
         Command::Config(arguments) => config::run(&session, arguments).await,
-        Command::Route(arguments) => route::run(&session, arguments).await,
+        Command::Route(arguments) => route::run(&session, *arguments).await,
         Command::Dns(arguments) => dns::run(&session, arguments).await,
         Command::Member(arguments) => member::run(&session, arguments).await,
         Command::Token(arguments) => token::run(&session, arguments).await,

@@ -33,8 +33,12 @@ pub(crate) async fn push(
     let document = VersionDocument { needs: Vec::new(), app: app.clone(), version: version.clone(), source, app_file };
     // What could never be deployed takes no version's name.
     let environment = EnvironmentName::default_name();
-    resolve(&document, &environment, &DesiredApp::default(), 1, &Defaults::default())
-        .map_err(|error| Failure::input(format!("platform.toml: {error}")))?;
+    resolve(&document, &environment, &DesiredApp::default(), 1, &Defaults::default()).map_err(
+        |error| match document.app_file.is_empty() {
+            true => Failure::input(format!("no platform.toml: {error}")),
+            false => Failure::input(format!("platform.toml: {error}")),
+        },
+    )?;
     let document = serde_json::to_vec(&document).expect("a version document is plain text");
     let mut config = Blob::of_bytes(&document)?;
     let layer = Descriptor { media_type: layer_media.to_owned(), digest: blob.digest, size: blob.bytes };

@@ -6,6 +6,7 @@ pub(crate) mod event;
 pub(crate) mod failure;
 pub(crate) mod list;
 pub(crate) mod number;
+pub(crate) mod route_test;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod timeline;

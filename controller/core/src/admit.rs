@@ -93,11 +93,7 @@ mod tests {
             overlap: false,
             stop_grace_ms: 1000,
         };
-        let route = |(host, path): &(&str, &str)| Route {
-            host: Some((*host).to_owned()),
-            path: (*path).to_owned(),
-            process: web.clone(),
-        };
+        let route = |(host, path): &(&str, &str)| Route::new(Some((*host).to_owned()), *path, web.clone());
         let probe = Probe { path: health.to_owned(), ..Probe::default() };
         let release = Release {
             needs: Vec::new(),
@@ -113,7 +109,13 @@ mod tests {
             },
         };
         let scale = BTreeMap::from([(web, 2)]);
-        let record = ReleaseRecord { document: Digest::of(b"document"), release, scale, made_unix_ms: 0 };
+        let record = ReleaseRecord {
+            document: Digest::of(b"document"),
+            release,
+            scale,
+            made_unix_ms: 0,
+            overlay: Default::default(),
+        };
         (SectionKey::app(&environment, &app), record)
     }
 

@@ -96,9 +96,13 @@ impl Desired {
             }
             ("route", "add") => {
                 let route = params.route()?;
-                let same = |known: &&Route| known.host == route.host && known.path == route.path;
-                if let Some(known) = app.routes.iter().find(|known| same(known) && known.process != route.process) {
-                    return Err(("bad-route", format!("these requests go to process {} already", known.process)));
+                let same = |known: &&Route| known.is_for_the_same(&route) && **known != route;
+                if let Some(known) = app.routes.iter().find(same) {
+                    let does = known.does();
+                    return Err((
+                        "bad-route",
+                        format!("these requests have a route already, to {does}: take it back first"),
+                    ));
                 }
                 if !app.routes.contains(&route) {
                     app.routes.push(route);
@@ -108,7 +112,7 @@ impl Desired {
             ("route", "remove") => {
                 let route = params.route()?;
                 let before = app.routes.len();
-                app.routes.retain(|known| *known != route);
+                app.routes.retain(|known| !known.is_for_the_same(&route));
                 if app.routes.len() == before {
                     return Err((
                         "unknown-route",
@@ -138,17 +142,28 @@ impl Operation {
             ("app", "hold") => text("hold").map(|on| if on == "true" { "on" } else { "off" }.to_owned()),
             ("app", "maintenance") => Some(if text("message").is_some() { "on" } else { "off" }.to_owned()),
             ("config", _) => text("key"),
-            ("route", _) => Some(format!(
-                "{}{}",
-                text("host").unwrap_or_else(|| "*".to_owned()),
-                text("path").unwrap_or_else(|| "/".to_owned())
-            )),
+            ("route", _) => Some(Params(&self.params).route().map_or_else(|_| "?".to_owned(), |route| route.wants())),
             _ => None,
         };
         let words = [Some(self.group.clone()).filter(|group| group != "app"), Some(self.command.clone()), what];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
+
+/// What the commands of routes take, beside app and environment.
+const ROUTE_KEYS: [&str; 11] = [
+    "host",
+    "path",
+    "exact",
+    "methods",
+    "headers",
+    "query",
+    "process",
+    "rewrite",
+    "redirect",
+    "request_headers",
+    "response_headers",
+];
 
 /// Parameters of one operation, taken out with a reason when they are not what they should be.
 struct Params<'a>(&'a Value);
@@ -184,23 +199,26 @@ impl<'a> Params<'a> {
     }
 
     fn route(&self) -> Result<Route, (&'static str, String)> {
-        let process = match self.optional("process")? {
-            Some(text) => ProcessName::parse(text).map_err(|error| ("bad-name", error.to_string()))?,
-            None => ProcessName::default_name(),
-        };
-        let path = self.optional("path")?.unwrap_or("/");
-        match lb_core::path::canonical(path) {
-            Ok(canonical) if canonical == path && (path == "/" || !path.ends_with('/')) => {}
-            Ok(canonical) => {
-                return Err(("bad-route", format!("write the path as {}", canonical.trim_end_matches('/'))));
-            }
-            Err(reason) => return Err(("bad-route", format!("path {path}: {reason}"))),
+        let bad = |error: &dyn std::fmt::Display| ("bad-route", error.to_string());
+        let mut given = self.0.as_object().cloned().unwrap_or_default();
+        given.retain(|key, value| !value.is_null() && key != "environment" && key != "app");
+        if let Some(unknown) = given.keys().find(|key| !ROUTE_KEYS.contains(&key.as_str())) {
+            return Err(("bad-parameter", format!("a route has no \"{unknown}\"")));
         }
-        let host = self.optional("host")?.filter(|host| *host != "*");
-        if let Some(host) = host {
-            check_host(host).map_err(|message| ("bad-route", message))?;
+        given.entry("path").or_insert_with(|| "/".into());
+        given.entry("process").or_insert_with(|| ProcessName::default_name().as_str().into());
+        if given.get("host").is_some_and(|host| host == "*") {
+            given.remove("host");
         }
-        Ok(Route { host: host.map(str::to_owned), path: path.to_owned(), process })
+        let route: Route = serde_json::from_value(Value::Object(given)).map_err(|error| bad(&error))?;
+        lb_core::rule::check(&route).map_err(|error| bad(&error))?;
+        if route.path.len() > 1 && route.path.ends_with('/') && !route.exact {
+            return Err(bad(&format_args!("write the path as {}", route.path.trim_end_matches('/'))));
+        }
+        if let Some(host) = &route.host {
+            check_host(host).map_err(|message| bad(&message))?;
+        }
+        Ok(route)
     }
 }
 

@@ -82,9 +82,9 @@ impl Observed {
         least
     }
 
-    /// When the first of the lbs that count as reachable ceases to, unless it is heard before.
-    pub fn next_silence(&self) -> Option<Duration> {
-        let reachable = self.members(MemberKind::Lb).filter(|(_, member)| member.is_reachable());
+    /// When the first of the members that count as reachable ceases to, unless it is heard before.
+    pub fn next_silence(&self, kind: MemberKind) -> Option<Duration> {
+        let reachable = self.members(kind).filter(|(_, member)| member.is_reachable());
         reachable.map(|(_, member)| MEMBER_SILENT_MAX - member.silent_for).min()
     }
 

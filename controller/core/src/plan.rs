@@ -19,6 +19,7 @@ pub use deployment::{exit_text, is_kept};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use appbase_core::v1::MemberKind;
 use appbase_core::{AppName, ClusterId, EnvironmentName, Generation, InstanceId, ReleaseNumber, ServerName, Slot};
 
 use crate::addresses::Addresses;
@@ -184,6 +185,13 @@ impl<'a> Draft<'a> {
         let at = self.now.elapsed + left;
         if self.plan.wake.is_none_or(|(earliest, _)| at < earliest) {
             self.plan.wake = Some((at, why));
+        }
+    }
+
+    /// A word of a member wakes the loop, silence does not.
+    fn wake_at_silence(&mut self, kind: MemberKind) {
+        if let Some(left) = self.observed.next_silence(kind) {
+            self.wake_after(left, "a member falls silent");
         }
     }
 

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{
-    InstanceSpec, Policy, Probe, ProcessTraffic, Release, Route, Source, TrafficSpec, Value, VersionDocument,
+    InstanceSpec, Policy, Probe, ProcessTraffic, Redirect, Release, Route, Source, TrafficSpec, Value, VersionDocument,
 };
 use appbase_core::{EnvironmentName, ProcessName, ReleaseNumber};
 
 use crate::app_file::{self, AppFileError};
-use crate::v1::app_file::{AppFile, LimitsFile, TrafficFile};
+use crate::v1::app_file::{AppFile, LimitsFile, RouteFile, TrafficFile};
 use crate::v1::state::DesiredApp;
 use crate::words::{self, WordsError};
 
@@ -41,11 +41,18 @@ pub enum ResolveError {
     Words { process: ProcessName, source: WordsError },
     #[error("process {process} has no command: give one in platform.toml (command = \"…\")")]
     NoCommand { process: ProcessName },
+    #[error("[[routes]] number {number}: {reason}")]
+    Route { number: usize, reason: String },
+    #[error("more than {ROUTES_MAX} routes: each of [[routes]] counts once for each of its hosts")]
+    ManyRoutes,
     #[error("a route goes to process {process}, which has no port")]
     NoPort { process: ProcessName },
     #[error("{key}: {reason}")]
     Value { key: String, reason: &'static str },
 }
+
+/// Of one release. A table of lb holds those of all apps.
+const ROUTES_MAX: usize = 1_000;
 
 /// A release and how many instances its app file asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,22 +181,67 @@ fn routes(
 ) -> Result<Vec<Route>, ResolveError> {
     let mut routes = BTreeSet::new();
     let web = ProcessName::default_name();
+    let mut hosts = vec![Some(format!("{}.{environment}.{domain}", document.app))];
+    if environment.is_default() {
+        hosts.push(Some(format!("{}.{domain}", document.app)));
+        hosts.extend(file.hosts.iter().map(|host| (host != "*").then(|| host.clone())));
+    }
     if traffic.contains_key(&web) {
-        let path = file.path.clone().unwrap_or_else(|| "/".to_owned());
-        let mut hosts = vec![Some(format!("{}.{environment}.{domain}", document.app))];
-        if environment.is_default() {
-            hosts.push(Some(format!("{}.{domain}", document.app)));
-            hosts.extend(file.hosts.iter().map(|host| (host != "*").then(|| host.clone())));
-        }
-        for host in hosts {
-            routes.insert(Route { host, path: path.clone(), process: web.clone() });
+        let path = file.path.as_deref().unwrap_or("/");
+        routes.extend(hosts.iter().map(|host| Route::new(host.clone(), path, web.clone())));
+    }
+    let count = file.routes.iter().map(|route| route.hosts.as_ref().map_or(hosts.len(), Vec::len)).sum::<usize>();
+    if count + hosts.len() > ROUTES_MAX {
+        return Err(ResolveError::ManyRoutes);
+    }
+    for (at, described) in file.routes.iter().enumerate() {
+        let route = further_route(described).map_err(|reason| ResolveError::Route { number: at + 1, reason })?;
+        match &described.hosts {
+            None => routes.extend(hosts.iter().map(|host| Route { host: host.clone(), ..route.clone() })),
+            // One host leads to one environment.
+            Some(_) if !environment.is_default() => {}
+            Some(own) => {
+                let own = own.iter().map(|host| (host != "*").then(|| host.clone()));
+                routes.extend(own.map(|host| Route { host, ..route.clone() }));
+            }
         }
     }
+    // The environment's own win over those of the file for the same requests.
+    routes.retain(|route| !overlay.routes.iter().any(|own| own.is_for_the_same(route)));
     routes.extend(overlay.routes.iter().cloned());
-    if let Some(route) = routes.iter().find(|route| !traffic.contains_key(&route.process)) {
+    let forwarded = routes.iter().filter(|route| route.redirect.is_none());
+    if let Some(route) = forwarded.clone().find(|route| !traffic.contains_key(&route.process)) {
         return Err(ResolveError::NoPort { process: route.process.clone() });
     }
     Ok(routes.into_iter().collect())
+}
+
+/// A rule of the app file, without its host.
+fn further_route(described: &RouteFile) -> Result<Route, String> {
+    let process = described.process.clone().unwrap_or_else(ProcessName::default_name);
+    let redirect = described
+        .redirect
+        .clone()
+        .map(|to| Redirect { to, status: described.status.unwrap_or_else(Redirect::permanent) });
+    if redirect.is_none() && described.status.is_some() {
+        return Err("a status is for a redirect".to_owned());
+    }
+    for host in described.hosts.iter().flatten().filter(|host| *host != "*") {
+        app_file::check_host(host)?;
+    }
+    let route = Route {
+        exact: described.exact,
+        methods: described.methods.clone(),
+        headers: described.headers.clone(),
+        query: described.query.clone(),
+        rewrite: described.rewrite.clone(),
+        redirect,
+        request_headers: described.request_headers.clone().into(),
+        response_headers: described.response_headers.clone().into(),
+        ..Route::new(None, described.path.as_deref().unwrap_or("/"), process)
+    };
+    lb_core::rule::check(&route)?;
+    Ok(route)
 }
 
 fn probe(path: Option<&str>, file: &TrafficFile, defaults: &Defaults) -> Result<Probe, ResolveError> {
@@ -292,9 +344,52 @@ mod tests {
         check("command = \"a 'b\"", "command of process web: the quote ' opened at character 2 is never closed");
         check("command = \"a\"\n[traffic]\nsettle = -1", "traffic.settle: seconds, from 0 to 86400");
         let overlay = DesiredApp {
-            routes: vec![Route { host: None, path: "/".into(), process: ProcessName::parse("other").expect("a name") }],
+            routes: vec![Route::new(None, "/", ProcessName::parse("other").expect("a name"))],
             ..DesiredApp::default()
         };
         assert!(resolved("command = \"a\"", &overlay).is_err());
+    }
+
+    #[test]
+    fn further_routes_are_for_all_hosts_unless_they_name_their_own() {
+        let file = "command = \"./shop\"\nport = 80\nhosts = [\"shop.example.org\"]\n\
+            [[routes]]\npath = \"/old\"\nredirect = \"/new{rest}\"\nstatus = 302\n\
+            [[routes]]\nhosts = [\"api.example.org\"]\nmethods = [\"GET\"]\nrewrite = \"/api\"\n";
+        let of = |environment: &str| {
+            let environment = EnvironmentName::parse(environment).expect("a name");
+            let resolved = resolve(&document(file), &environment, &DesiredApp::default(), 1, &Defaults::default());
+            let routes = resolved.expect("sound").release.traffic.routes;
+            routes.iter().map(|route| format!("{} -> {}", route.wants(), route.does())).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("production"),
+            [
+                "api.example.org/ GET -> web as /api",
+                "shop.example.org/ -> web",
+                "shop.example.org/old -> 302 to /new{rest}",
+                "shop.platform/ -> web",
+                "shop.platform/old -> 302 to /new{rest}",
+                "shop.production.platform/ -> web",
+                "shop.production.platform/old -> 302 to /new{rest}",
+            ]
+        );
+        assert_eq!(of("staging"), ["shop.staging.platform/ -> web", "shop.staging.platform/old -> 302 to /new{rest}"]);
+        let error = resolved("command = \"a\"\nport = 80\n[[routes]]\nstatus = 301\n", &DesiredApp::default());
+        assert_eq!(error.expect_err("refused").to_string(), "[[routes]] number 1: a status is for a redirect");
+
+        let own = Route {
+            redirect: Some(Redirect { to: "/away".into(), status: 308 }),
+            ..Route::new(Some("shop.platform".into()), "/", ProcessName::default_name())
+        };
+        let overlay = DesiredApp { routes: vec![own], ..DesiredApp::default() };
+        let routes = resolved("command = \"a\"\nport = 80\n", &overlay).expect("sound").release.traffic.routes;
+        let said: Vec<_> = routes.iter().map(|route| format!("{} -> {}", route.wants(), route.does())).collect();
+        assert_eq!(said, ["shop.platform/ -> 308 to /away", "shop.production.platform/ -> web"]);
+
+        let hosts = (0..400).map(|number| format!("\"a{number}.example\"")).collect::<Vec<_>>().join(",");
+        let many =
+            format!("command = \"a\"\nport = 80\nhosts = [{hosts}]\n{}", "[[routes]]\npath = \"/x\"\n".repeat(3));
+        let error = resolved(&many, &DesiredApp::default()).expect_err("too many").to_string();
+        assert!(error.contains("more than 1000 routes"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! Deploy: from a request to a recorded deployment. What follows is the loop's.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use appbase_core::v1::Route;
@@ -9,8 +10,8 @@ use controller_core::plan::is_kept;
 use controller_core::resolve::{Resolved, resolve, same_content};
 use controller_core::v1::api::DeployAnswer;
 use controller_core::v1::state::{
-    ChangeSet, Deployment, DeploymentKind, DeploymentOutcome, End, EndState, EventKind, Operation, ReleaseRecord, Run,
-    Timer,
+    ChangeSet, Deployment, DeploymentKind, DeploymentOutcome, End, EndState, EventKind, OfEnvironment, Operation,
+    ReleaseRecord, Run, Timer,
 };
 use kit::problem::Problem;
 
@@ -114,7 +115,7 @@ async fn choose(shared: &Shared, wanted: &Wanted) -> Result<Chosen, Problem> {
 
 /// Resolves all values into a release; one with equal content is the same release.
 async fn make_release(shared: &Shared, wanted: &Wanted, pushed: Pushed) -> Result<Chosen, Problem> {
-    let (resolved, known) = {
+    let (resolved, known, overlay) = {
         let records = lock(&shared.records);
         let overlay = records.desired_app(&wanted.environment, &wanted.app);
         let number = records.run(&wanted.key()).releases_made + 1;
@@ -124,11 +125,12 @@ async fn make_release(shared: &Shared, wanted: &Wanted, pushed: Pushed) -> Resul
             })?;
         let same = |record: &&ReleaseRecord| same_content(&record.release, &resolved.release);
         let known = records.releases.get(&wanted.key()).and_then(|releases| releases.values().find(same)).cloned();
-        (resolved, known)
+        (resolved, known, overlay)
     };
     if let Some(record) = known {
         return Ok(Chosen { record, is_new: false });
     }
+    let overlay = OfEnvironment { values: overlay.values.into_keys().collect(), routes: overlay.routes };
     let Resolved { mut release, scale } = resolved;
     let last = release.number + NUMBERS_MAX;
     let document = loop {
@@ -138,7 +140,7 @@ async fn make_release(shared: &Shared, wanted: &Wanted, pushed: Pushed) -> Resul
         }
     };
     Ok(Chosen {
-        record: ReleaseRecord { document, release, scale, made_unix_ms: shared.clock.unix_ms() },
+        record: ReleaseRecord { document, release, scale, made_unix_ms: shared.clock.unix_ms(), overlay },
         is_new: true,
     })
 }
@@ -193,7 +195,7 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
         // Whoever asks for what is live no longer wants what was aborted.
         shared.commit(vec![Write::Run(key.clone(), run)]).await?;
     }
-    let mut ended = None;
+    let mut left = None;
     let mut writes = {
         let records = lock(&shared.records);
         if let Some(running) = records.running(&key) {
@@ -203,7 +205,7 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
             if !is_way_back(&records.run(&key), running, number) {
                 return Err(busy(running));
             }
-            ended = Some(end_by_going_back(shared, &key, running));
+            left = Some(running.clone());
         }
         let mut run = records.run(&key);
         if controller_core::render::live_release(&run) == Some(number) {
@@ -237,13 +239,16 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
         _ => None,
     });
     let started = started.expect("it was put there above");
-    if let Some((deployment, outcome)) = &ended {
-        writes.push(Write::Outcome(deployment.id.clone(), outcome.clone()));
-        writes.push(Write::Deployment(Box::new(deployment.clone())));
-    }
-    shared.baseline(&started.id, &key);
+    let ended = left.map(|running| {
+        let (ended, outcome) = end_by_going_back(shared, &key, running);
+        writes.push(Write::Outcome(ended.id.clone(), outcome));
+        writes.push(Write::Deployment(Box::new(ended.clone())));
+        ended
+    });
     shared.commit(writes).await?;
-    if let Some((deployment, _)) = &ended {
+    shared.baseline(&started.id, &key);
+    if let Some(deployment) = &ended {
+        shared.forget_baseline(&deployment.id);
         let reason = deployment.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
         let text = format!("{} (release {}) done: {reason}", deployment.version, deployment.release);
         shared.journal.write(shared.clock.unix_ms(), &About::of(deployment), EventKind::DeploymentDone, &text);
@@ -262,31 +267,40 @@ fn is_way_back(run: &Run, running: &Deployment, wanted: ReleaseNumber) -> bool {
     kept && running.flipped_unix_ms.is_some()
 }
 
-fn end_by_going_back(shared: &Shared, key: &SectionKey, running: &Deployment) -> (Deployment, DeploymentOutcome) {
+fn end_by_going_back(shared: &Shared, key: &SectionKey, running: Deployment) -> (Deployment, DeploymentOutcome) {
     let (requests, failed) = shared.since_baseline(&running.id, key);
     let reason = "traffic goes back before the old instances have drained".to_owned();
     let end = End { state: EndState::Done, unix_ms: shared.clock.unix_ms(), reason: Some(reason) };
     let outcome = DeploymentOutcome { requests, failed, ..DeploymentOutcome::default() };
-    (Deployment { end: Some(end), ..running.clone() }, outcome)
+    (Deployment { end: Some(end), ..running }, outcome)
 }
 
 fn refuse_conflicts(records: &Records, key: &SectionKey, chosen: &Chosen) -> Result<(), Problem> {
     let Some((other, route)) = records.route_conflict(key, &chosen.record.release.traffic.routes) else {
         return Ok(());
     };
-    Err(route_taken(&other, &route, &chosen.record.release.app))
+    Err(route_taken_by_deploy(&other, &route, &chosen.record.release.app))
 }
 
-pub(crate) fn route_taken(other: &SectionKey, route: &Route, app: &AppName) -> Problem {
-    let host = route.host.as_deref().unwrap_or("*");
-    let what = route
-        .host
-        .as_ref()
-        .map_or_else(|| format!("every host at {}", route.path), |host| format!("{host}{}", route.path));
-    Problem::new(409, "route-taken", format!("requests for {what} belong to {other} already")).hint(format!(
-        "give one of the two another host or path in its platform.toml, or take it back: platformctl route rm {app} {host}{}",
-        route.path
+fn route_taken_by_deploy(other: &SectionKey, route: &Route, app: &AppName) -> Problem {
+    let pairs = |flag: &str, pairs: &BTreeMap<String, String>| -> String {
+        pairs.iter().map(|(name, pattern)| format!(" --{flag} '{name}={pattern}'")).collect()
+    };
+    let mut words = format!("'{}{}'", route.host.as_deref().unwrap_or("*"), route.path);
+    words.push_str(if route.exact { " --exact" } else { "" });
+    words.extend(route.methods.iter().map(|method| format!(" --method {method}")));
+    words.push_str(&pairs("header", &route.headers));
+    words.push_str(&pairs("query", &route.query));
+    route_taken(other, route).hint(format!(
+        "give one of the two another host or path in its platform.toml, or take it back: platformctl route rm {app} {words}"
     ))
+}
+
+pub(crate) fn route_taken(other: &SectionKey, route: &Route) -> Problem {
+    let what = route.wants();
+    let everywhere = what.strip_prefix('*').filter(|_| route.host.is_none());
+    let what = everywhere.map_or_else(|| what.clone(), |path| format!("every host at {path}"));
+    Problem::new(409, "route-taken", format!("requests for {what} belong to {other} already"))
 }
 
 /// What members would refuse never becomes a table: neither beside what is live now nor beside what will be.

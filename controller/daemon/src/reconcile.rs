@@ -6,6 +6,7 @@ mod steps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use appbase_core::{InstanceId, SectionKey};
@@ -24,7 +25,6 @@ use crate::journal::About;
 use crate::points::Decided;
 use crate::records::{Records, Write, lock};
 use crate::run::Shared;
-use crate::tables::Rendered;
 
 /// Without any hint everything is looked at again after this time.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -102,6 +102,7 @@ impl Reconcile {
         if let Some(until) = self.hold_back(&observed, now) {
             return Some(until);
         }
+        shared.decides.store(true, Ordering::Relaxed);
         let plans = self.think(&observed, now);
         let mut wake = None;
         let mut steps = Vec::new();
@@ -129,7 +130,7 @@ impl Reconcile {
                 }
             }
         }
-        if let Err(error) = self.publish().await {
+        if let Err(error) = self.shared.publish().await {
             tracing::error!(%error, "tables not published");
             wake = earlier(wake, Some(now.elapsed + RETRY_FIRST));
         }
@@ -249,16 +250,21 @@ impl Reconcile {
     ) -> Result<(), crate::store::StoreError> {
         let mut writes = Vec::new();
         let about = self.about(key, &plan);
+        let mut ended = None;
         writes.extend(plan.run.map(|run| Write::Run(key.clone(), run)));
         if let Some(deployment) = plan.deployment {
             if deployment.end.is_some() {
                 let outcome = outcome(&self.shared, key, &deployment, observed).await;
                 writes.push(Write::Outcome(deployment.id.clone(), outcome));
+                ended = Some(deployment.id.clone());
             }
             writes.push(Write::Deployment(Box::new(deployment)));
         }
         if !writes.is_empty() {
             self.shared.commit(writes).await?;
+        }
+        if let Some(ended) = ended {
+            self.shared.forget_baseline(&ended);
         }
         for event in plan.events {
             self.shared.journal.write(self.shared.clock.unix_ms(), &about, event.kind, &event.text);
@@ -276,24 +282,6 @@ impl Reconcile {
             }
             (None, SectionKey::Platform) => About::default(),
         }
-    }
-
-    /// Renders both tables; what differs from what is out goes out with the revision of its record.
-    async fn publish(&self) -> Result<(), crate::store::StoreError> {
-        let (rendered, digests, known) = {
-            let records = lock(&self.shared.records);
-            let rendered = Rendered::of(&records, &self.shared.config);
-            let digests = rendered.digests();
-            let known = records.published == digests && records.published_number() > 0;
-            (rendered, digests, known.then(|| records.published_number()))
-        };
-        let number = match known {
-            Some(number) if self.shared.tables.generation().number == number => return Ok(()),
-            Some(number) => number,
-            None => self.shared.commit(vec![Write::Published(digests)]).await?,
-        };
-        self.shared.tables.put(rendered, number);
-        Ok(())
     }
 
     /// Moves the `<environment>-live` tags after flips, beside the loop.

@@ -206,7 +206,7 @@ impl Records {
                 let record = live.and_then(|live| self.releases.get(other)?.get(&live));
                 record.into_iter().flat_map(move |r| r.release.traffic.routes.iter().map(move |route| (other, route)))
             })
-            .find(|(_, route)| routes.iter().any(|own| own.host == route.host && own.path == route.path))
+            .find(|(_, route)| routes.iter().any(|own| own.is_for_the_same(route)))
             .map(|(other, route)| (other.clone(), route.clone()))
     }
 

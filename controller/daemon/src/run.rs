@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use appbase_core::claims::{Reach, Scope};
-use appbase_core::v1::{Counters, Policy, Probe};
+use appbase_core::v1::{Counters, MemberKind, Policy, Probe};
 use appbase_core::{AppName, ClusterId, DeploymentId, EnvironmentName, SectionKey};
 use controller_core::addresses::{Addresses, Range};
 use controller_core::observed::Observed;
@@ -81,6 +82,8 @@ pub(crate) struct Shared {
     pub compute: Arc<dyn Compute>,
     pub defaults: Defaults,
     pub look_again: Notify,
+    /// Whether the loop has decided anything yet: before, members were not heard, and one may have a newer table.
+    pub decides: AtomicBool,
     /// Why the server cannot be seen, while it cannot.
     pub gap: Mutex<Option<String>>,
     pub shutdown: Shutdown,
@@ -120,6 +123,25 @@ impl Shared {
         records::commit(&*self.store, &self.records, writes).await
     }
 
+    /// Renders both tables; what differs from what is out goes out with the revision of its record. With the pen held by
+    /// the caller.
+    pub(crate) async fn publish(&self) -> Result<(), StoreError> {
+        let (rendered, digests, known) = {
+            let records = lock(&self.records);
+            let rendered = Rendered::of(&records, &self.config);
+            let digests = rendered.digests();
+            let known = records.published == digests && records.published_number() > 0;
+            (rendered, digests, known.then(|| records.published_number()))
+        };
+        let number = match known {
+            Some(number) if self.tables.generation().number == number => return Ok(()),
+            Some(number) => number,
+            None => self.commit(vec![Write::Published(digests)]).await?,
+        };
+        self.tables.put(rendered, number);
+        Ok(())
+    }
+
     pub(crate) fn show(&self, observed: Observed, steps: Vec<String>, reports: BTreeMap<SectionKey, Vec<String>>) {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Shown { observed, steps, reports });
     }
@@ -134,14 +156,20 @@ impl Shared {
         self.baselines.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), counters);
     }
 
-    /// Requests and failures since then, and forgets it.
+    /// Requests and failures since then.
     pub(crate) fn since_baseline(&self, id: &DeploymentId, key: &SectionKey) -> (u64, u64) {
-        let baseline = self.baselines.lock().unwrap_or_else(PoisonError::into_inner).remove(id).unwrap_or_default();
+        let baseline =
+            self.baselines.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned().unwrap_or_default();
         let now = self.members.counters(key, None);
         (now.requests.saturating_sub(baseline.requests), now.failed.saturating_sub(baseline.failed))
     }
 
-    /// Whether every member that can be reached has the tables as `records` want them for this app.
+    /// Its deployment has ended, and that is recorded.
+    pub(crate) fn forget_baseline(&self, id: &DeploymentId) {
+        self.baselines.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Whether an lb can be reached, and every member that can be has the tables as `records` want them for this app.
     pub(crate) fn is_in_force(&self, records: &Records, environment: &EnvironmentName, app: &AppName) -> bool {
         let key = SectionKey::app(environment, app);
         let (Some(run), none) = (records.runs.get(&key), BTreeMap::new()) else { return true };
@@ -151,7 +179,9 @@ impl Shared {
         let names = controller_core::render::name_section(environment, app, run, releases);
         let Some(published) = self.tables.published(&key, routes.as_ref(), names.as_ref()) else { return false };
         let members = self.members.seen(&records.members, self.now());
-        members.values().filter(|member| member.is_reachable()).all(|member| member.has_taken(&published))
+        let reachable = || members.values().filter(|member| member.is_reachable());
+        reachable().any(|member| member.kind == MemberKind::Lb)
+            && reachable().all(|member| member.has_taken(&published))
     }
 
     /// Waits until the records are so, at most `limit`.
@@ -210,6 +240,7 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         compute,
         defaults: defaults(&config),
         look_again: Notify::new(),
+        decides: AtomicBool::new(false),
         gap: Mutex::default(),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use appbase_core::v1::{Health, MemberKind, Route, Value};
-use appbase_core::{AppName, EnvironmentName, SectionKey, Version};
+use appbase_core::{AppName, EnvironmentName, ProcessName, SectionKey, Version};
 use controller_core::observed::{Observed, Seen};
 use controller_core::render::live_release;
 use controller_core::v1::api::{
@@ -87,7 +87,7 @@ pub(crate) fn app_status(
             version: record.release.version.clone(),
             slot,
         }),
-        summary: summary(records, &key, &run, version_of),
+        summary: summary(records, &key, &run, &scale, version_of),
         instances: instances(&run, &shown.observed, version_of),
         routes: live.map(|record| record.release.traffic.routes.clone()).unwrap_or_default(),
         scale,
@@ -105,7 +105,7 @@ fn not_deployed(desired: &DesiredApp, live: &ReleaseRecord) -> Vec<String> {
     let in_force = values_in_force(live);
     let values = desired.values.iter().filter(|(key, value)| in_force.get(*key) != Some(*value));
     let routes = desired.routes.iter().filter(|route| !live.release.traffic.routes.contains(route));
-    let route = |route: &Route| format!("route {}{}", route.host.as_deref().unwrap_or("*"), route.path);
+    let route = |route: &Route| format!("route {}", route.wants());
     values.map(|(key, _)| format!("value {key}")).chain(routes.map(route)).collect()
 }
 
@@ -119,13 +119,24 @@ pub(crate) fn values_in_force(record: &ReleaseRecord) -> BTreeMap<String, String
     specs.flat_map(|spec| &spec.values).map(|(key, value)| (key.clone(), plain(value))).collect()
 }
 
-fn summary(records: &Records, key: &SectionKey, run: &Run, version_of: impl Fn(u64) -> Option<Version>) -> String {
+fn summary(
+    records: &Records,
+    key: &SectionKey,
+    run: &Run,
+    scale: &BTreeMap<ProcessName, u32>,
+    version_of: impl Fn(u64) -> Option<Version>,
+) -> String {
     let named = |number: u64| match version_of(number) {
         Some(version) => format!("{version} (release {number})"),
         None => format!("release {number}"),
     };
-    let serving =
-        live_release(run).map_or_else(|| "serving nothing yet".to_owned(), |live| format!("serving {}", named(live)));
+    let serving = match live_release(run) {
+        None => "serving nothing yet".to_owned(),
+        Some(live) if !scale.is_empty() && scale.values().all(|wanted| *wanted == 0) => {
+            format!("{} scaled to 0", named(live))
+        }
+        Some(live) => format!("serving {}", named(live)),
+    };
     if let Some(running) = records.running(key) {
         return format!("deploying {}, {serving}", named(running.release));
     }

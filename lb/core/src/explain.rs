@@ -1,37 +1,79 @@
 //! Explain: what would happen to a request, as data, without sending it. Never holds a secret.
 
-use appbase_core::v1::Health;
-use appbase_core::{InstanceId, ReleaseNumber};
-use serde::Serialize;
+use std::sync::Arc;
 
+use appbase_core::v1::{Health, Route};
+use appbase_core::{InstanceId, ReleaseNumber};
+use serde::{Deserialize, Serialize};
+
+use crate::http1::Fields;
+use crate::rule::{Ask, Miss, Rule};
 use crate::table::Table;
 use crate::v1::InstanceState;
 use crate::{host, path, route};
 
 /// The answer of `GET /v1/route`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     pub host: Option<String>,
     /// The canonical path; none when the path is refused.
     pub path: Option<String>,
     pub rule: Option<ExplainedRule>,
-    /// One of `forwarded`, `held`, `maintenance`, `no-route`, `no-instance`, `bad-host`, `bad-path`.
-    pub outcome: &'static str,
+    /// In the order in which they were looked at, up to the one that takes it.
+    #[serde(default)]
+    pub considered: Vec<Considered>,
+    pub outcome: Outcome,
     pub detail: String,
     pub instances: Vec<ExplainedInstance>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Forwarded,
+    Redirected,
+    Held,
+    Maintenance,
+    NoRoute,
+    NoInstance,
+    BadHost,
+    BadPath,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedRule {
     pub environment: String,
     pub app: String,
-    pub process: String,
-    pub host: Option<String>,
-    pub path: String,
+    #[serde(flatten)]
+    pub route: Route,
     pub live: Option<ReleaseNumber>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A rule that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Considered {
+    pub environment: String,
+    pub app: String,
+    #[serde(flatten)]
+    pub route: Route,
+    /// Why it does not take the request; none: it does.
+    pub miss: Option<String>,
+}
+
+/// So many rules are shown of those that were looked at.
+const CONSIDERED_MAX: usize = 64;
+
+/// A request that nobody sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    pub host: Option<&'a str>,
+    /// Path and query.
+    pub target: &'a str,
+    pub method: &'a str,
+    pub fields: &'a Fields,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedInstance {
     pub instance: InstanceId,
     pub release: ReleaseNumber,
@@ -47,38 +89,43 @@ pub struct ExplainedInstance {
 /// What the daemon knows of one instance: health, what is in flight, whether new requests may go to it.
 pub type Seen = (Health, u64, bool);
 
-/// Explains a request for `host` and `target` as they came.
-pub fn explain(
-    table: &Table,
-    host: Option<&str>,
-    target: &str,
-    seen: impl Fn(&InstanceId) -> Option<Seen>,
-) -> Explanation {
+/// Explains a request as it came.
+pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId) -> Option<Seen>) -> Explanation {
+    let Question { host, target, method, fields } = *question;
     let nothing = |outcome, detail: String| Explanation {
         host: host.map(str::to_owned),
         path: None,
         rule: None,
+        considered: Vec::new(),
         outcome,
         detail,
         instances: Vec::new(),
     };
     let canonical_host = match host.map(host::canonical).transpose() {
         Ok(host) => host,
-        Err(error) => return nothing("bad-host", error.to_string()),
+        Err(error) => return nothing(Outcome::BadHost, error.to_string()),
     };
     let canonical = match path::canonical(target) {
         Ok(path) => path,
-        Err(error) => return nothing("bad-path", error.to_string()),
+        Err(error) => return nothing(Outcome::BadPath, error.to_string()),
     };
-    let found =
-        Explanation { host: canonical_host, path: Some(canonical.into_owned()), ..nothing("no-route", String::new()) };
-    let Some(rule) = route::find(table, found.host.as_deref(), found.path.as_deref().unwrap_or("/")) else {
-        return Explanation { detail: "no route covers this host and path".to_owned(), ..found };
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let ask = Ask { host: canonical_host.as_deref(), path: &canonical, method, query, fields };
+    let order = route::considered(table, &ask);
+    let found = Explanation {
+        host: canonical_host.clone(),
+        path: Some(canonical.clone().into_owned()),
+        // The last ones: they are the nearest.
+        considered: order.iter().skip(order.len().saturating_sub(CONSIDERED_MAX)).map(considered).collect(),
+        ..nothing(Outcome::NoRoute, String::new())
+    };
+    let Some((rule, _)) = order.iter().find(|(_, takes)| takes.is_ok()) else {
+        return Explanation { detail: "no route takes this request".to_owned(), ..found };
     };
     let section = &rule.section.published;
     let mut instances = Vec::new();
     for (&release, pool) in &section.pools {
-        for (id, instance) in pool.instances.iter().filter(|(_, instance)| instance.process == rule.process) {
+        for (id, instance) in pool.instances.iter().filter(|(_, instance)| instance.process == *rule.process()) {
             let (health, in_flight, eligible) = seen(id).unwrap_or((Health::Pending, 0, false));
             instances.push(ExplainedInstance {
                 instance: id.clone(),
@@ -92,24 +139,36 @@ pub fn explain(
             });
         }
     }
-    let (outcome, detail) = if let Some(text) = &section.maintenance {
-        ("maintenance", text.clone())
+    let (outcome, detail) = if let Some(redirect) = &rule.route.redirect {
+        let location = rule.location(redirect, &ask).unwrap_or_else(|| "the request's host, which it lacks".to_owned());
+        (Outcome::Redirected, format!("{} to {location}", redirect.status))
+    } else if let Some(text) = &section.maintenance {
+        (Outcome::Maintenance, text.clone())
     } else if section.hold {
-        ("held", "requests wait until the hold ends".to_owned())
+        (Outcome::Held, "requests wait until the hold ends".to_owned())
     } else if instances.iter().any(|instance| instance.eligible) {
-        ("forwarded", String::new())
+        let rewritten = rule.rewritten(target, &canonical);
+        (Outcome::Forwarded, rewritten.map(|path| format!("as {path}")).unwrap_or_default())
     } else {
-        ("no-instance", format!("no active instance of process {} is up", rule.process))
+        (Outcome::NoInstance, format!("no active instance of process {} is up", rule.process()))
     };
     let rule = Some(ExplainedRule {
         environment: section.environment.to_string(),
         app: section.app.to_string(),
-        process: rule.process.to_string(),
-        host: rule.host.clone(),
-        path: rule.path.clone(),
+        route: rule.route.clone(),
         live: section.live,
     });
     Explanation { rule, outcome, detail, instances, ..found }
+}
+
+fn considered((rule, takes): &(&Arc<Rule>, Result<(), Miss<'_>>)) -> Considered {
+    let section = &rule.section.published;
+    Considered {
+        environment: section.environment.to_string(),
+        app: section.app.to_string(),
+        route: rule.route.clone(),
+        miss: takes.err().map(|miss| miss.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -123,12 +182,16 @@ mod tests {
     fn says_which_rule_and_which_instances() {
         let table = Table::new(&BTreeMap::from([section("one", &[(Some("a.example"), "/x")])])).expect("sound");
         let up = |_: &InstanceId| Some((Health::Up, 3, true));
-        let outcome = |host, path| explain(&table, host, path, up).outcome;
-        assert_eq!(outcome(Some("A.example:80"), "/x/y?z"), "forwarded");
-        assert_eq!(outcome(Some("a.example"), "/"), "no-route");
-        assert_eq!(outcome(Some("a.example"), "/x/../y"), "bad-path");
-        assert_eq!(outcome(Some("a b"), "/x"), "bad-host");
-        let explained = explain(&table, Some("a.example"), "/x", |_| None);
-        assert_eq!((explained.outcome, explained.instances.len()), ("no-instance", 1));
+        let fields = Fields::default();
+        let question = |host, target| Question { host, target, method: "GET", fields: &fields };
+        let outcome = |host, path| explain(&table, &question(host, path), up).outcome;
+        assert_eq!(outcome(Some("A.example:80"), "/x/y?z"), Outcome::Forwarded);
+        assert_eq!(outcome(Some("a.example"), "/"), Outcome::NoRoute);
+        assert_eq!(outcome(Some("a.example"), "/x/../y"), Outcome::BadPath);
+        assert_eq!(outcome(Some("a b"), "/x"), Outcome::BadHost);
+        let explained = explain(&table, &question(Some("a.example"), "/x"), |_| None);
+        assert_eq!((explained.outcome, explained.instances.len()), (Outcome::NoInstance, 1));
+        let missed = explain(&table, &question(Some("a.example"), "/y"), up);
+        assert_eq!(missed.considered[0].miss.as_deref(), Some("another path"));
     }
 }

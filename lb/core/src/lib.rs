@@ -9,10 +9,12 @@ pub mod drain;
 pub mod explain;
 pub mod health;
 pub mod host;
+pub mod http1;
 pub mod path;
 pub mod pick;
 pub mod retry;
 pub mod route;
+pub mod rule;
 pub mod table;
 pub mod v1;
 

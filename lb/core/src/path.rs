@@ -17,7 +17,8 @@ pub enum PathError {
     Malformed,
 }
 
-/// The path without its query, with `%41` as `A` where that changes no meaning, and with `//` as `/`.
+/// The path without its query, with `%41` as `A` and `%40` as `@` (what RFC 3986, section 3.3 lets stand in a segment), other
+/// bytes as `%C3`, and with `//` as `/`: one form for whatever apps read alike.
 pub fn canonical(target: &str) -> Result<Cow<'_, str>, PathError> {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     if path == "*" {
@@ -27,7 +28,7 @@ pub fn canonical(target: &str) -> Result<Cow<'_, str>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
-    let plain = |byte: u8| byte > b' ' && byte != 0x7f && !matches!(byte, b'%' | b'\\');
+    let plain = |byte: u8| byte > b' ' && byte < 0x7f && !matches!(byte, b'%' | b'\\');
     let path = if path.bytes().all(plain) && !path.contains("//") { Cow::Borrowed(path) } else { decode(path)?.into() };
     if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err(PathError::DotSegment);
@@ -48,13 +49,19 @@ fn decode(path: &str) -> Result<String, PathError> {
                 match byte {
                     b'/' | b'\\' => return Err(PathError::Separator),
                     0..0x20 | 0x7f => return Err(PathError::Malformed),
-                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(char::from(byte)),
+                    byte if b"-._~!$&'()*+,;=:@".contains(&byte) => out.push(char::from(byte)),
                     _ => out.push_str(&format!("%{byte:02X}")),
                 }
             }
             '\0'..='\x1f' | '\x7f' => return Err(PathError::Malformed),
             '/' if out.ends_with('/') => {}
-            letter => out.push(letter),
+            '!'..='~' => out.push(letter),
+            letter => {
+                let mut bytes = [0; 4];
+                let bytes = letter.encode_utf8(&mut bytes).bytes();
+                bytes.for_each(|byte| out.push_str(&format!("%{byte:02X}")));
+            }
         }
     }
     Ok(out)
@@ -78,7 +85,10 @@ mod tests {
             ("//admin", Ok("/admin")),
             ("/a//b/", Ok("/a/b/")),
             ("/caf%c3%a9", Ok("/caf%C3%A9")),
+            ("/caf\u{e9}", Ok("/caf%C3%A9")),
+            ("/%40me%2B%3a", Ok("/@me+:")),
             ("/a%20b", Ok("/a%20b")),
+            ("/a b", Ok("/a%20b")),
             ("/...", Ok("/...")),
             ("/.well-known/x", Ok("/.well-known/x")),
             ("*", Ok("/")),

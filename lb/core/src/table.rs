@@ -6,8 +6,9 @@ use std::sync::Arc;
 use appbase_core::v1::Probe;
 use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 
+use crate::host;
+use crate::rule::{self, Rule};
 use crate::v1::{PoolInstance, RouteSection};
-use crate::{host, path};
 
 /// Why a table is refused. Nothing of it is used then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,24 +23,14 @@ pub enum TableError {
         "route of {key} has host \"{host}\", which is not a name: give example.org, *.example.org for one more label, or none"
     )]
     RouteHost { key: SectionKey, host: String },
-    #[error("route of {key} has path \"{path}\": {reason}")]
-    RoutePath { key: SectionKey, path: String, reason: String },
+    #[error("route of {key}: {reason}")]
+    Route { key: SectionKey, reason: String },
     #[error("instance {instance} stands in {first} and in {second}: it can be in one pool only")]
     InstanceTwice { instance: InstanceId, first: String, second: String },
     #[error("instance {instance} of {key} is of process {process}, which has no probe in release {release}: add one")]
     NoProbe { key: SectionKey, instance: InstanceId, process: ProcessName, release: ReleaseNumber },
     #[error("probe of process {process} in release {release} of {key}: {reason}")]
     Probe { key: SectionKey, process: ProcessName, release: ReleaseNumber, reason: &'static str },
-}
-
-/// One rule: what it matches is where it stands in [`Table`], longest path first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// Exact host, `*.domain`, or none: for people.
-    pub host: Option<String>,
-    pub path: String,
-    pub process: ProcessName,
-    pub section: Arc<Section>,
 }
 
 /// What one app in one environment published, under its key.
@@ -52,10 +43,10 @@ pub struct Section {
 /// A sound table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
-    pub(crate) exact: BTreeMap<String, Vec<Rule>>,
+    pub(crate) exact: BTreeMap<String, Vec<Arc<Rule>>>,
     /// By the domain after `*.`.
-    pub(crate) wildcard: BTreeMap<String, Vec<Rule>>,
-    pub(crate) any: Vec<Rule>,
+    pub(crate) wildcard: BTreeMap<String, Vec<Arc<Rule>>>,
+    pub(crate) any: Vec<Arc<Rule>>,
     sections: BTreeMap<SectionKey, Arc<Section>>,
 }
 
@@ -72,7 +63,7 @@ impl Table {
             table.sections.insert(key.clone(), section);
         }
         for rules in table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.any]) {
-            rules.sort_by(|a, b| b.path.len().cmp(&a.path.len()).then_with(|| a.path.cmp(&b.path)));
+            rules.sort_by_cached_key(|rule| rule.rank());
         }
         Ok(table)
     }
@@ -86,33 +77,26 @@ impl Table {
     }
 
     fn add_routes(&mut self, section: &Arc<Section>) -> Result<(), TableError> {
-        for route in &section.published.routes {
-            let canonical = path::canonical(&route.path).map_err(|error| error.to_string());
-            let sound = match canonical {
-                Ok(path) if path == route.path.as_str() => Ok(path.into_owned()),
-                Ok(path) => Err(format!("write it as {path}")),
-                Err(reason) => Err(reason),
-            };
-            let path = sound.map_err(|reason| TableError::RoutePath {
-                key: section.key.clone(),
-                path: route.path.clone(),
-                reason,
-            })?;
-            let path = if path.len() > 1 { path.trim_end_matches('/').to_owned() } else { path };
-            let rules = self.rules_of(&section.key, route.host.as_deref())?;
-            if let Some(other) = rules.iter().find(|rule| rule.path == path) {
+        for published in &section.published.routes {
+            rule::check(published).map_err(|reason| TableError::Route { key: section.key.clone(), reason })?;
+            let rules = self.rules_of(&section.key, published.host.as_deref())?;
+            let mut route = published.clone();
+            route.host = route.host.map(|host| host.to_ascii_lowercase());
+            if route.path.len() > 1 && !route.exact {
+                route.path.truncate(route.path.trim_end_matches('/').len());
+            }
+            if let Some(other) = rules.iter().find(|rule| rule.route.is_for_the_same(&route)) {
                 let (first, second) = (other.section.key.clone(), section.key.clone());
-                let route = format!("{}{path}", route.host.as_deref().unwrap_or("(every host)"));
+                let route = format!("{}{}", route.host.as_deref().unwrap_or("(every host)"), route.path);
                 return Err(TableError::RouteConflict { route, first, second });
             }
-            let host = route.host.as_ref().map(|host| host.to_ascii_lowercase());
-            rules.push(Rule { host, path, process: route.process.clone(), section: Arc::clone(section) });
+            rules.push(Arc::new(Rule { route, section: Arc::clone(section) }));
         }
         Ok(())
     }
 
     /// The list a route belongs to, by its kind of host.
-    fn rules_of(&mut self, key: &SectionKey, host: Option<&str>) -> Result<&mut Vec<Rule>, TableError> {
+    fn rules_of(&mut self, key: &SectionKey, host: Option<&str>) -> Result<&mut Vec<Arc<Rule>>, TableError> {
         let Some(text) = host else { return Ok(&mut self.any) };
         let bad = || TableError::RouteHost { key: key.clone(), host: text.to_owned() };
         if let Some(domain) = text.strip_prefix("*.") {
@@ -195,10 +179,8 @@ pub(crate) mod tests {
         let app = AppName::parse(app).expect("a name");
         let environment = EnvironmentName::default_name();
         let web = ProcessName::default_name();
-        let route = |(host, path): &(Option<&str>, &str)| Route {
-            host: host.map(str::to_owned),
-            path: (*path).to_owned(),
-            process: ProcessName::default_name(),
+        let route = |(host, path): &(Option<&str>, &str)| {
+            Route::new(host.map(str::to_owned), *path, ProcessName::default_name())
         };
         let instance = PoolInstance {
             process: web.clone(),

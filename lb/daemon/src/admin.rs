@@ -11,7 +11,8 @@ use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use kit::problem::Problem;
-use lb_core::explain::{Explanation, explain};
+use lb_core::explain::{Explanation, Question, explain};
+use lb_core::http1::RequestHead;
 use serde::Deserialize;
 
 use crate::balancer::Balancer;
@@ -28,6 +29,15 @@ struct RouteQuery {
     host: Option<String>,
     #[serde(default = "root")]
     path: String,
+    #[serde(default = "get_method")]
+    method: String,
+    /// Lines of a head, each `Name: value`.
+    #[serde(default)]
+    headers: String,
+}
+
+fn get_method() -> String {
+    "GET".to_owned()
 }
 
 fn root() -> String {
@@ -46,7 +56,13 @@ async fn explain_route(
         let eligible = snapshot.is_eligible(backend.serial);
         Some((backend.health(), backend.gate.inside(), eligible))
     };
-    Ok(Json(explain(table, query.host.as_deref(), &query.path, seen)))
+    let mut head = RequestHead::default();
+    let lines: String = query.headers.lines().map(|line| format!("{}\r\n", line.trim())).collect();
+    let read = head.read(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes());
+    read.map_err(|error| Problem::new(400, "bad-headers", format!("headers: {error}")))?;
+    let (host, target) = (query.host.as_deref(), query.path.as_str());
+    let question = Question { host, target, method: &query.method, fields: &head.fields };
+    Ok(Json(explain(table, &question, seen)))
 }
 
 impl kit::admin::Admin for Admin {

@@ -1,229 +1,189 @@
-//! The client's end: pingora's TCP stream, and on WebSockets the close frame that lb itself sends while draining.
-//!
-//! Two system calls are saved with each request. A head of an answer waits for the first of its body, unless pingora
-//! flushes it, and both go out at once. What comes while a request is awaited is kept whole, so that the wait for its
-//! first byte is also the read of it.
+//! Client: the client's end of a connection in HTTP/1: waits for a request, reads its head, writes what lb itself answers.
 
 use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use lb_core::http1::{BodyLength, HeadError, HeadScan, RequestHead};
+use tokio::net::TcpStream;
 
+use crate::compose;
+use crate::config::Limits;
 use crate::connection::Connection;
-use crate::websocket::{Frames, GOING_AWAY};
+use crate::http1::Http1;
+use crate::patience::Patience;
+use crate::refusal::Refusal;
 
-/// What is read of a request before its head is complete, body read along with it included. Twice what a head may have,
-/// so that a head that is only somewhat too large still gets an answer; pingora itself would keep a megabyte.
-const HEAD_READ_BYTES_MAX: u64 = 64 << 10;
+/// An answer of lb itself is small.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// A refused request's body is read so far, so that the client gets to read the answer and may go on.
+const REFUSED_BODY_BYTES_MAX: u64 = 64 << 10;
+const REFUSED_BODY_LIMIT: Duration = Duration::from_secs(5);
+/// After the last answer of a connection the client may still send so much without its answer being lost.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+const LINGER_LIMIT: Duration = Duration::from_secs(2);
 
-/// What is read at once while a request is awaited; most heads fit.
-const FIRST_READ_BYTES: usize = 4096;
-/// A longer head goes out alone.
-const HELD_HEAD_BYTES_MAX: usize = 8192;
-
-#[derive(Debug)]
-pub(crate) struct ClientStream {
-    inner: Stream,
-    /// Read while a request was awaited and not taken yet; its allocation goes with it.
-    ahead: Bytes,
-    /// The head of an answer that waits for what follows.
-    held: Vec<u8>,
-    connection: Arc<Connection>,
-    frames: Frames,
-    /// How much of the close frame is sent; none before the goodbye.
-    goodbye_sent: Option<usize>,
-    flushed: bool,
+pub(crate) struct Client {
+    pub(crate) http: Http1<TcpStream>,
+    pub(crate) head: RequestHead,
+    pub(crate) patience: Patience,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) limits: Limits,
 }
 
-impl ClientStream {
-    pub(crate) fn new(inner: Stream, connection: Arc<Connection>) -> Self {
-        Self {
-            inner,
-            ahead: Bytes::new(),
-            held: Vec::new(),
-            connection,
-            frames: Frames::default(),
-            goodbye_sent: None,
-            flushed: false,
+/// What came on a connection that waited for a request.
+pub(crate) enum Next {
+    Request,
+    /// It ended, or nothing came in time.
+    Nothing,
+    /// No request that could be carried: this is the answer, and the end of the connection.
+    Refused(Refusal),
+}
+
+impl Client {
+    pub(crate) fn new(stream: TcpStream, connection: Arc<Connection>, limits: Limits) -> Self {
+        let patience = Patience::new(limits.idle);
+        Self { http: Http1::new(stream), head: RequestHead::default(), patience, connection, limits }
+    }
+
+    /// Waits for a request and reads its head.
+    pub(crate) async fn next(&mut self) -> Next {
+        self.patience.wait(self.limits.idle);
+        self.connection.set_idle(true);
+        self.head.fields.release();
+        let wire = &mut self.http.wire;
+        let came = poll_fn(|cx| match wire.poll_first_byte(cx) {
+            Poll::Ready(came) => Poll::Ready(came.unwrap_or(false)),
+            Poll::Pending => self.patience.poll_over(cx).map(|()| false),
+        });
+        if !came.await {
+            return Next::Nothing;
+        }
+        self.connection.set_idle(false);
+        match self.read_head().await {
+            Ok(true) => Next::Request,
+            Ok(false) => Next::Nothing,
+            Err(refusal) => Next::Refused(refusal),
         }
     }
 
-    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.ahead.is_empty() {
-            let mut space = [MaybeUninit::uninit(); FIRST_READ_BYTES];
-            let mut space = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut space))?;
-            self.ahead = Bytes::copy_from_slice(space.filled());
-        }
-        Poll::Ready(Ok(!self.ahead.is_empty()))
-    }
-
-    /// Sends what is held back, then of `buf` what goes; answers how much of `buf` went.
-    fn poll_send(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        while !self.held.is_empty() {
-            let both = [io::IoSlice::new(&self.held), io::IoSlice::new(buf)];
-            let sent = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, &both))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    async fn read_head(&mut self) -> Result<bool, Refusal> {
+        let refused = |error| match error {
+            HeadError::TooLarge => Refusal::head_too_large(),
+            error => Refusal::framing(error),
+        };
+        let (mut scan, mut limited) = (HeadScan::default(), false);
+        loop {
+            if let Some(place) = scan.find(self.http.wire.ahead()).map_err(refused)? {
+                let end = place.end;
+                self.head.read(&self.http.wire.ahead()[place]).map_err(refused)?;
+                self.http.wire.consume(end);
+                return Ok(true);
             }
-            let of_held = sent.min(self.held.len());
-            self.held.drain(..of_held);
-            if sent > of_held {
-                return Poll::Ready(Ok(sent - of_held));
+            if !std::mem::replace(&mut limited, true) {
+                self.patience.wait(self.limits.head);
+            }
+            let wire = &mut self.http.wire;
+            let filled = poll_fn(|cx| match wire.poll_fill(cx) {
+                Poll::Ready(read) => Poll::Ready(Some(read.unwrap_or(0))),
+                Poll::Pending => self.patience.poll_over(cx).map(|()| None),
+            });
+            match filled.await {
+                Some(0) => return Ok(false),
+                Some(_) => {}
+                None => return Err(Refusal::late_head()),
             }
         }
-        if buf.is_empty() { Poll::Ready(Ok(0)) } else { Pin::new(&mut self.inner).poll_write(cx, buf) }
     }
 
-    /// Sends the close frame when it is asked for and no frame is half sent. Ready(true) once it is out: nothing of the
-    /// app may follow it.
-    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.goodbye_sent.is_none() {
-            if !self.connection.has_goodbye() || !self.frames.at_boundary() {
-                return Poll::Ready(Ok(false));
+    /// Writes what lb itself answers. False: the client did not take it.
+    pub(crate) async fn answer(&mut self, refusal: &Refusal, request_id: &str, goes_on: bool) -> bool {
+        let has_body = self.head.method() != "HEAD";
+        let out = self.http.wire.out();
+        let status = http::StatusCode::from_u16(refusal.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        compose::status_line(out, refusal.status, status.canonical_reason().unwrap_or_default());
+        compose::line(out, "Content-Type", b"text/plain; charset=utf-8");
+        compose::display(out, "Content-Length", refusal.text.len() + 1);
+        match &refusal.location {
+            Some(location) => compose::line(out, "Location", location.as_bytes()),
+            None => {
+                compose::line(out, "Cache-Control", b"no-store");
+                compose::line(out, "X-Platform-Error", refusal.code.as_bytes());
             }
-            self.goodbye_sent = Some(0);
         }
-        while let Some(sent) = self.goodbye_sent.filter(|sent| *sent < GOING_AWAY.len()) {
-            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &GOING_AWAY[sent..]))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        compose::add(out, refusal.rule.as_ref().map(|rule| &rule.route.response_headers));
+        if !request_id.is_empty() {
+            compose::line(out, "X-Request-Id", request_id.as_bytes());
+        }
+        if let Some(seconds) = refusal.retry_after_s {
+            compose::display(out, "Retry-After", seconds);
+        }
+        if let Some(connection) = compose::connection(goes_on, self.head.is_http10()) {
+            compose::line(out, "Connection", connection.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        if has_body {
+            out.extend_from_slice(refusal.text.as_bytes());
+            out.push(b'\n');
+        }
+        self.http.begin_outgoing(BodyLength::None);
+        self.flush().await
+    }
+
+    /// Writes what waits. False: the client did not take it.
+    pub(crate) async fn flush(&mut self) -> bool {
+        self.patience.wait(ANSWER_LIMIT);
+        let wire = &mut self.http.wire;
+        poll_fn(|cx| match wire.poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending => self.patience.poll_over(cx).map(|()| false),
+        })
+        .await
+    }
+
+    /// Reads what is left of a body that nobody wants. True: it is over, another request may follow.
+    pub(crate) async fn discard_body(&mut self) -> bool {
+        if self.http.incoming_left().is_some_and(|left| left > REFUSED_BODY_BYTES_MAX) {
+            return false;
+        }
+        self.patience.wait(REFUSED_BODY_LIMIT);
+        let mut left = REFUSED_BODY_BYTES_MAX;
+        poll_fn(|cx| {
+            loop {
+                match self.http.poll_data(cx) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(data)) if data as u64 <= left => {
+                        left -= data as u64;
+                        self.http.consume(data);
+                    }
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending => return self.patience.poll_over(cx).map(|()| false),
+                }
             }
-            self.goodbye_sent = Some(sent + written);
-        }
-        if !self.flushed {
-            ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-            self.flushed = true;
-        }
-        Poll::Ready(Ok(true))
+        })
+        .await
     }
-}
 
-impl AsyncRead for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // An idle WebSocket is only ever read from: here it learns that it is to go. A full send buffer is no reason
-        // not to read.
-        if self.connection.has_goodbye()
-            && let Poll::Ready(Err(error)) = self.poll_goodbye(cx)
-        {
-            return Poll::Ready(Err(error));
-        }
-        let before = buf.filled().len();
-        if self.ahead.is_empty() {
-            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        } else {
-            let count = self.ahead.len().min(buf.remaining());
-            let taken = self.ahead.split_to(count);
-            buf.put_slice(&taken);
-        }
-        if self.connection.add_head_bytes(buf.filled().len() - before) > HEAD_READ_BYTES_MAX {
-            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.connection.is_websocket() {
-            if self.held.is_empty() && buf.starts_with(b"HTTP/1.") && buf.len() <= HELD_HEAD_BYTES_MAX {
-                self.held.extend_from_slice(buf);
-                return Poll::Ready(Ok(buf.len()));
+    /// The last thing on a connection. One that is closed while something unread waits on it is reset, and the client
+    /// may lose the answer with it (RFC 9112, section 9.6).
+    pub(crate) async fn linger(&mut self) {
+        self.patience.wait(LINGER_LIMIT);
+        let wire = &mut self.http.wire;
+        let mut read = 0;
+        poll_fn(|cx| {
+            if wire.poll_shutdown(cx).is_pending() {
+                return self.patience.poll_over(cx);
             }
-            return self.poll_send(cx, buf);
-        }
-        ready!(self.poll_send(cx, &[]))?;
-        if ready!(self.poll_goodbye(cx))? {
-            // The client was told to go: by RFC 6455 nothing may follow.
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let end = if self.connection.has_goodbye() { self.frames.until_boundary(buf) } else { buf.len() };
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &buf[..end]))?;
-        self.frames.advance(&buf[..written]);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx, &[]))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx, &[]))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.connection.is_websocket() || !self.held.is_empty() {
-            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| &**buf);
-            return self.poll_write(cx, first);
-        }
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
-
-#[async_trait]
-impl Shutdown for ClientStream {
-    async fn shutdown(&mut self) {
-        Shutdown::shutdown(&mut self.inner).await;
-    }
-}
-
-#[async_trait]
-impl Peek for ClientStream {
-    /// Waits until something came; more of it than fits stays for the next read.
-    async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        if !poll_fn(|cx| self.poll_read_ahead(cx)).await? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let seen = self.ahead.len().min(buf.len());
-        buf[..seen].copy_from_slice(&self.ahead[..seen]);
-        Ok(seen == buf.len())
-    }
-}
-
-impl UniqueID for ClientStream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for ClientStream {}
-
-impl GetTimingDigest for ClientStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for ClientStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for ClientStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
+            loop {
+                wire.consume(wire.ahead().len());
+                match wire.poll_fill(cx) {
+                    Poll::Ready(Ok(more)) if more > 0 && read < LINGER_BYTES_MAX => read += more,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.patience.poll_over(cx),
+                }
+            }
+        })
+        .await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use appbase_core::MemberId;
 
@@ -35,4 +36,34 @@ pub struct Config {
     /// Log each request.
     #[arg(long, env = "PLATFORMER_LB_ACCESS_LOG")]
     pub access_log: bool,
+    #[arg(skip)]
+    pub limits: Limits,
+}
+
+/// How long lb waits for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For the next request on a connection.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// While either side owes the other something within a request.
+    pub silence: Duration,
+    /// For an instance that is in a stream.
+    pub stream_silence: Duration,
+    /// In each such window a client that is waited for must move 1 KiB.
+    pub pace_window: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            idle: seconds(60),
+            head: seconds(10),
+            silence: seconds(60),
+            stream_silence: seconds(3600),
+            pace_window: seconds(30),
+        }
+    }
 }

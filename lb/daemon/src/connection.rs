@@ -9,11 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-tokio::task_local! {
-    /// The connection whose request is being served: how the proxy's callbacks find it.
-    pub(crate) static CONNECTION: Arc<Connection>;
-}
-
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: IpAddr,
@@ -23,9 +18,8 @@ pub(crate) struct Connection {
     cut: AtomicU64,
     /// Wakes the connection's task to look at `cut` and `goodbye`.
     wake: Notify,
-    head_complete: AtomicBool,
-    /// Bytes read since a request is awaited and its head not complete.
-    head_bytes: AtomicU64,
+    /// Nothing is under way on it.
+    idle: AtomicBool,
     /// What follows is WebSocket frames, so that a close frame can be put between two of them.
     websocket: AtomicBool,
     goodbye: AtomicBool,
@@ -38,34 +32,22 @@ impl Connection {
             current: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             wake: Notify::new(),
-            head_complete: AtomicBool::new(false),
-            head_bytes: AtomicU64::new(0),
+            idle: AtomicBool::new(true),
             websocket: AtomicBool::new(false),
             goodbye: AtomicBool::new(false),
         })
     }
 
-    /// A new request is awaited.
-    pub(crate) fn begin_head(&self) {
-        self.head_complete.store(false, Ordering::Relaxed);
-        self.head_bytes.store(0, Ordering::Relaxed);
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
     }
 
-    /// Takes note of bytes read; answers how many of an incomplete head were read so far.
-    pub(crate) fn add_head_bytes(&self, read: usize) -> u64 {
-        if self.has_head() {
-            return 0;
-        }
-        self.head_bytes.fetch_add(read as u64, Ordering::Relaxed) + read as u64
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn end_head(&self, request: u64) {
-        self.head_complete.store(true, Ordering::Relaxed);
+    pub(crate) fn begin_request(&self, request: u64) {
         self.current.store(request, Ordering::SeqCst);
-    }
-
-    pub(crate) fn has_head(&self) -> bool {
-        self.head_complete.load(Ordering::Relaxed)
     }
 
     pub(crate) fn end_request(&self) {

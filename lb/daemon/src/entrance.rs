@@ -1,19 +1,38 @@
 //! Entrance: from a request's host and path to a place inside an instance's gate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use lb_core::table::Rule;
+use arc_swap::Guard;
+use lb_core::http1::Fields;
+use lb_core::rule::{Ask, Rule};
 use lb_core::{pick, route};
 
 use crate::balancer::Balancer;
 use crate::hold;
 use crate::refusal::Refusal;
 use crate::request::RequestContext;
-use crate::snapshot::{SectionTargets, Target};
+use crate::snapshot::{SectionTargets, Snapshot, Target};
 
 /// How often a request may find a gate that closed this instant; each time costs a whole swap.
 const REFUSED_ENTRIES_MAX: u32 = 16;
+
+/// What of a request decides beside its host and path.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a str,
+    /// Behind `?`, as it came.
+    pub(crate) query: &'a str,
+    pub(crate) fields: &'a Fields,
+}
+
+enum Step {
+    Entered,
+    /// The gate closed this instant.
+    Closed,
+    /// Until the next snapshot; with what to say when that takes too long.
+    Wait(Arc<AtomicUsize>, Option<Refusal>),
+}
 
 pub(crate) struct Entrance {
     balancer: Arc<Balancer>,
@@ -31,49 +50,72 @@ impl Entrance {
     }
 
     /// Finds, chooses and enters. On a closed gate the newer snapshot is already there.
-    pub(crate) async fn enter(&self, ctx: &mut RequestContext) -> Result<(), Refusal> {
+    pub(crate) async fn enter(&self, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<(), Refusal> {
         let mut waiting = None;
         let mut refused = 0;
         loop {
-            let snapshot = self.balancer.snapshot.load_full();
-            let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
-            let rule = route::find(table, ctx.host.as_deref(), &ctx.path).ok_or_else(Refusal::no_route)?;
-            let section = &rule.section.published;
-            let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
-            ctx.counters = targets.live.clone();
-            if let Some(access) = &mut ctx.access {
-                access.app = rule.section.key.to_string();
-            }
-            if let Some(text) = &section.maintenance {
-                return Err(Refusal::maintenance(text));
-            }
-            if section.hold {
-                hold::wait(&self.balancer, targets, &snapshot, &mut waiting).await?;
-                continue;
-            }
-            let target = match self.choose(targets, rule, ctx) {
-                Ok(target) => target,
-                // A table that came late may name only instances this lb has never asked.
-                Err(refusal) if targets.process(&rule.process).is_some_and(|process| process.undecided) => {
-                    hold::wait(&self.balancer, targets, &snapshot, &mut waiting).await.map_err(|_| refusal)?;
-                    continue;
+            // Not held over a wait: a guard is one of few.
+            let (held, seen, refusal) = {
+                let snapshot = self.balancer.snapshot.load();
+                match self.decide(&snapshot, ctx, asked)? {
+                    Step::Entered => return Ok(()),
+                    Step::Closed => {
+                        refused += 1;
+                        if refused > REFUSED_ENTRIES_MAX {
+                            let reason = "every instance chosen stopped taking requests at that moment";
+                            return Err(Refusal::no_instance(reason));
+                        }
+                        continue;
+                    }
+                    Step::Wait(held, refusal) => (held, Guard::into_inner(snapshot), refusal),
                 }
-                Err(refusal) => return Err(refusal),
             };
-            ctx.counters = Some(Arc::clone(&target.counters));
-            if let Some(access) = &mut ctx.access {
-                access.release = target.release;
-                access.instance = target.backend.id.to_string();
-            }
-            if let Some(entry) = target.backend.enter(&ctx.connection, ctx.number) {
-                ctx.entry = Some(entry);
-                return Ok(());
-            }
-            refused += 1;
-            if refused > REFUSED_ENTRIES_MAX {
-                return Err(Refusal::no_instance("every instance chosen stopped taking requests at that moment"));
-            }
+            let waited = hold::wait(&self.balancer, &held, &seen, &mut waiting).await;
+            waited.map_err(|late| refusal.unwrap_or(late))?;
         }
+    }
+
+    fn decide(&self, snapshot: &Snapshot, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<Step, Refusal> {
+        let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
+        let Asked { method, query, fields } = *asked;
+        let ask = Ask { host: ctx.host.as_deref(), path: &ctx.path, method, query, fields };
+        let rule = route::find(table, &ask).ok_or_else(Refusal::no_route)?;
+        let section = &rule.section.published;
+        let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
+        let redirect = rule.route.redirect.as_ref();
+        let redirect = redirect.map(|redirect| match rule.location(redirect, &ask) {
+            Some(location) => Refusal::redirect(redirect.status, location, rule),
+            None => Refusal::host("it has no host, and is sent to another place on it"),
+        });
+        ctx.counters = targets.live.clone();
+        if let Some(access) = &mut ctx.access {
+            access.app = rule.section.key.to_string();
+        }
+        if let Some(redirect) = redirect {
+            return Err(redirect);
+        }
+        if let Some(text) = &section.maintenance {
+            return Err(Refusal::maintenance(text));
+        }
+        if section.hold {
+            return Ok(Step::Wait(Arc::clone(&targets.held), None));
+        }
+        let target = match self.choose(targets, rule, ctx) {
+            Ok(target) => target,
+            // A table that came late may name only instances this lb has never asked.
+            Err(refusal) if targets.process(rule.process()).is_some_and(|process| process.undecided) => {
+                return Ok(Step::Wait(Arc::clone(&targets.held), Some(refusal)));
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        ctx.counters = Some(Arc::clone(&target.counters));
+        ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
+        if let Some(access) = &mut ctx.access {
+            access.release = target.release;
+            access.instance = target.backend.id.to_string();
+        }
+        ctx.entry = target.backend.enter(&ctx.connection, ctx.number);
+        Ok(if ctx.entry.is_some() { Step::Entered } else { Step::Closed })
     }
 
     fn choose<'a>(
@@ -83,10 +125,10 @@ impl Entrance {
         ctx: &RequestContext,
     ) -> Result<&'a Target, Refusal> {
         let nobody = |reason: &str| {
-            let (app, process) = (&rule.section.published.app, &rule.process);
+            let (app, process) = (&rule.section.published.app, rule.process());
             Refusal::no_instance(&format!("app {app} cannot answer: {reason} (process {process})"))
         };
-        let Some(process) = targets.process(&rule.process) else {
+        let Some(process) = targets.process(rule.process()) else {
             return Err(nobody("no pool with weight has instances of it"));
         };
         let load = |target: &Target| {
@@ -131,7 +173,7 @@ mod tests {
             environment: EnvironmentName::default_name(),
             app: AppName::parse("hello").expect("a name"),
             live: Some(1),
-            routes: vec![Route { host: None, path: "/".to_owned(), process: web.clone() }],
+            routes: vec![Route::new(None, "/", web.clone())],
             pools: (1..).zip(["blue", "green"].into_iter().zip(states).map(pool)).collect(),
             hold: false,
             maintenance: None,
@@ -160,12 +202,13 @@ mod tests {
                 let (balancer, stop) = (Arc::clone(&balancer), Arc::clone(&stop));
                 tasks.spawn("enter", async move {
                     let entrance = Entrance::new(Arc::clone(&balancer));
+                    let fields = Fields::default();
+                    let asked = Asked { method: "GET", query: "", fields: &fields };
                     let mut entered = 0u64;
                     while !stop.load(Ordering::SeqCst) {
-                        let mut ctx =
-                            RequestContext::new(Connection::new(Ipv4Addr::LOCALHOST.into()), Arc::clone(&balancer));
+                        let mut ctx = RequestContext::new(&Connection::new(Ipv4Addr::LOCALHOST.into()), &balancer);
                         ctx.path = "/".to_owned();
-                        entrance.enter(&mut ctx).await.expect("one of both is always active");
+                        entrance.enter(&mut ctx, &asked).await.expect("one of both is always active");
                         entered += 1;
                         if entered.is_multiple_of(64) {
                             tokio::task::yield_now().await;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::balancer::Balancer;
 use crate::refusal::Refusal;
-use crate::snapshot::{SectionTargets, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// Per app. Their bodies are not read meanwhile, so each costs a connection and its head.
 const WAITING_MAX: usize = 1_000;
@@ -29,15 +29,15 @@ impl Drop for Place {
 /// Waits for a snapshot newer than `seen`. The place is kept over several of them.
 pub(crate) async fn wait(
     balancer: &Balancer,
-    targets: &SectionTargets,
+    held: &Arc<AtomicUsize>,
     seen: &Arc<Snapshot>,
     place: &mut Option<Place>,
 ) -> Result<(), Refusal> {
     let until = match place {
         Some(place) => place.until,
         None => {
-            let before = targets.held.fetch_add(1, Ordering::SeqCst);
-            let taken = Place { held: Arc::clone(&targets.held), until: Instant::now() + WAIT_LIMIT };
+            let before = held.fetch_add(1, Ordering::SeqCst);
+            let taken = Place { held: Arc::clone(held), until: Instant::now() + WAIT_LIMIT };
             if before >= WAITING_MAX {
                 return Err(Refusal::hold_full());
             }

@@ -5,27 +5,34 @@
 //! probe ──► health ─────────►    ▲                         │
 //! sweep ◄── draining backends ◄──┴── Backend (gate, who is inside) ◄─┘
 //! ```
-//! Start at [`run`]; one request is in `proxy`, a table swap in `balancer`.
+//! Start at [`run`]; one request is in `exchange`, a table swap in `balancer`.
 
 mod admin;
+mod attempt;
 mod backend;
 mod balancer;
 mod client;
+mod compose;
 mod config;
 mod connection;
 mod counters;
 mod entrance;
-mod framing;
+mod exchange;
 mod hold;
+mod http1;
 mod listen;
 mod member;
+mod pace;
+mod patience;
+mod pool;
 mod probe;
-mod proxy;
 mod refusal;
 mod request;
 mod snapshot;
 mod sweep;
+mod tunnel;
 mod websocket;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use appbase_core::SectionKey;
-pub use config::Config;
+pub use config::{Config, Limits};
 use kit::client::Client;
 use kit::member::{Following, MemberError, follow};
 use kit::serve::BindError;
@@ -101,7 +108,7 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         .map_err(|source| BindError { address: config.admin, source })?;
     let (sweeping, asked) = (sweep::sweep_forever(Arc::clone(&balancer)), shutdown.asked());
     let (stop, stopping) = watch::channel(false);
-    let ends = listen::start(listeners, &balancer, &stopping, config.access_log).map_err(RunError::Thread)?;
+    let ends = listen::start(listeners, &balancer, &stopping, &config).map_err(RunError::Thread)?;
     tasks.spawn("lb-data", async move {
         tokio::select! { () = asked => {}, () = sweeping => {} }
         let _ = stop.send(true);
@@ -161,13 +168,23 @@ fn read_table(path: &Path) -> Result<Table, RunError> {
     Table::new(&sections).map_err(|error| RunError::Table { path: path.into(), source: Box::new(error) })
 }
 
+/// What a field that may be left out stands for when it is: then it is not written again.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
 /// The first field of `written` that `understood`, the same document read and written again, does not have. On the wire
 /// unknown fields are ignored; in a file that a person wrote they are mistakes.
 fn unknown_field(written: &Value, understood: &Value) -> Option<String> {
     match (written, understood) {
         (Value::Object(written), Value::Object(understood)) => {
             written.iter().find_map(|(key, value)| match understood.get(key) {
-                None if value.is_null() => None,
+                None if says_nothing(value) => None,
                 None => Some(key.clone()),
                 Some(known) => unknown_field(value, known).map(|inner| format!("{key}.{inner}")),
             })

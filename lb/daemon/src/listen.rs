@@ -1,42 +1,34 @@
 //! Listen: the data plane. Each thread has a listener of its own on the same port (`SO_REUSEPORT`), a runtime that
 //! nobody else uses, and a pool of connections to instances.
 //!
-//! A connection never moves between threads. That costs nothing here and closes a race of pingora's upgrade handling
-//! under work stealing (pingora issue 946).
+//! A connection never moves between threads, and what it uses is shared with nobody: no lock, no cache line that two
+//! cores fight for.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kit::serve::BindError;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream as TcpStream;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::HttpProxy;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::balancer::Balancer;
-use crate::client::ClientStream;
-use crate::connection::{CONNECTION, Connection};
-use crate::proxy::Proxy;
+use crate::client::{Client, Next};
+use crate::config::{Config, Limits};
+use crate::connection::Connection;
+use crate::entrance::Entrance;
+use crate::exchange::{self, After};
+use crate::pool::Pool;
 
-/// From the first byte of a head to its last.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// Between two requests, and before the first.
-const IDLE_LIMIT: Duration = Duration::from_secs(75);
 /// What is in flight at shutdown may take this long.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Over all threads; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
 const BACKLOG: i32 = 4_096;
-/// Idle connections to instances, per thread.
-const POOL_CONNECTIONS_MAX: usize = 1_024;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -68,21 +60,24 @@ pub(crate) fn start(
     listeners: Vec<TcpListener>,
     balancer: &Arc<Balancer>,
     stopping: &watch::Receiver<bool>,
-    access_log: bool,
+    config: &Config,
 ) -> io::Result<Vec<oneshot::Receiver<()>>> {
     let connections_max = CONNECTIONS_MAX / listeners.len().max(1);
     let start_one = |(number, listener): (usize, TcpListener)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let proxy = Proxy::new(Arc::clone(balancer), stopping.clone(), access_log);
         let data = Data {
-            proxy: Arc::new(pingora(proxy)),
+            entrance: Entrance::new(Arc::clone(balancer)),
             balancer: Arc::clone(balancer),
+            pool: Pool::default(),
             stopping: stopping.clone(),
+            access_log: config.access_log,
+            limits: config.limits,
             connections_max,
         };
         let (ended, end) = oneshot::channel();
         std::thread::Builder::new().name(format!("lb-data-{number}")).spawn(move || {
-            runtime.block_on(async {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => data.serve(listener).await,
                     Err(error) => tracing::error!(error = %error, "listener cannot be used"),
@@ -95,30 +90,22 @@ pub(crate) fn start(
     listeners.into_iter().enumerate().map(start_one).collect()
 }
 
-fn pingora(proxy: Proxy) -> HttpProxy<Proxy> {
-    let conf = ServerConf {
-        threads: 1,
-        // Retries are decided by lb-core; this is only above its limit.
-        max_retries: lb_core::retry::RETRIES_MAX as usize + 2,
-        upstream_keepalive_pool_size: POOL_CONNECTIONS_MAX,
-        ..ServerConf::default()
-    };
-    let mut proxy = HttpProxy::new(proxy, Arc::new(conf));
-    proxy.handle_init_modules();
-    proxy
-}
-
 /// What one data thread works with.
-struct Data {
-    proxy: Arc<HttpProxy<Proxy>>,
-    balancer: Arc<Balancer>,
-    stopping: watch::Receiver<bool>,
+pub(crate) struct Data {
+    pub(crate) balancer: Arc<Balancer>,
+    pub(crate) entrance: Entrance,
+    pub(crate) pool: Pool,
+    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) access_log: bool,
+    pub(crate) limits: Limits,
     connections_max: usize,
 }
 
 impl Data {
     async fn serve(self, listener: tokio::net::TcpListener) {
-        let data = Arc::new(self);
+        let data = Rc::new(self);
+        let pool = Rc::clone(&data);
+        let sweeping = tokio::task::spawn_local(async move { pool.pool.sweep_forever().await });
         let mut stopping = data.stopping.clone();
         let mut connections = JoinSet::new();
         loop {
@@ -127,7 +114,7 @@ impl Data {
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 Some(ended) = connections.join_next() => report_panic(&ended),
                 accepted = listener.accept(), if connections.len() < data.connections_max => match accepted {
-                    Ok((stream, client)) => { connections.spawn(Arc::clone(&data).connection(stream, client)); }
+                    Ok((stream, client)) => { connections.spawn_local(Rc::clone(&data).connection(stream, client)); }
                     Err(error) => {
                         tracing::warn!(error = %error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -137,7 +124,7 @@ impl Data {
         }
         // Who is already in the kernel's queue would be refused by closing it.
         while let Ok((stream, client)) = tokio::task::unconstrained(accept_now(&listener)).await {
-            connections.spawn(Arc::clone(&data).connection(stream, client));
+            connections.spawn_local(Rc::clone(&data).connection(stream, client));
         }
         drop(listener);
         let rest = async { while connections.join_next().await.is_some() {} };
@@ -145,54 +132,56 @@ impl Data {
             tracing::warn!(connections = connections.len(), "ending with connections in flight");
             connections.shutdown().await;
         }
+        sweeping.abort();
     }
 
-    async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, client: SocketAddr) {
+    async fn connection(self: Rc<Self>, stream: tokio::net::TcpStream, client: SocketAddr) {
         let edge = &self.balancer.edge;
         edge.connections.fetch_add(1, Ordering::Relaxed);
         edge.connections_open.fetch_add(1, Ordering::Relaxed);
         let _open = OpenConnection(&self.balancer);
-        let mut tcp = TcpStream::from(stream);
-        if let Err(error) = tcp.set_nodelay() {
+        if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "connection without TCP_NODELAY");
         }
         let connection = Connection::new(client.ip().to_canonical());
-        let mut stream: Stream = Box::new(ClientStream::new(tcp, Arc::clone(&connection)));
-        let mut settings: Option<pingora_core::apps::HttpPersistentSettings> = None;
+        let mut client = Client::new(stream, Arc::clone(&connection), self.limits);
         let mut stopping = self.stopping.clone();
-        loop {
-            if !self.first_byte(&mut stream, &mut stopping).await {
-                return;
+        let idle_at_stop = async {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            // What has come already is not known before the system was asked: a connection that was accepted last may
+            // carry a request.
+            tokio::task::yield_now().await;
+            if !connection.is_idle() {
+                std::future::pending::<()>().await;
             }
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings.take() {
-                settings.apply_to_session(&mut session);
-            }
-            session.set_keepalive(Some(HEAD_LIMIT.as_secs()));
-            connection.begin_head();
-            let process = self.proxy.process_new_http(session, &self.stopping);
-            let served = tokio::select! {
-                biased;
-                served = CONNECTION.scope(Arc::clone(&connection), process) => served,
-                () = late_head(&connection) => {
-                    edge.late_heads.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-                // Dropping what it does closes both its connections.
-                () = connection.cut() => return,
-            };
-            let Some(reusable) = served else { return };
-            (stream, settings) = reusable.consume();
+        };
+        tokio::select! {
+            biased;
+            () = self.requests(&mut client) => {}
+            // Dropping what it does closes both its connections.
+            () = connection.cut() => {}
+            () = idle_at_stop => {}
         }
     }
 
-    /// Waits for a request to begin. False: the client went away, nothing came in time, or lb stops.
-    async fn first_byte(&self, stream: &mut Stream, stopping: &mut watch::Receiver<bool>) -> bool {
-        let mut byte = [0];
-        tokio::select! {
-            biased;
-            peeked = tokio::time::timeout(IDLE_LIMIT, stream.try_peek(&mut byte)) => matches!(peeked, Ok(Ok(true))),
-            _ = stopping.wait_for(|stopping| *stopping) => false,
+    /// One after the other, until the connection ends.
+    async fn requests(&self, client: &mut Client) {
+        loop {
+            let after = match client.next().await {
+                Next::Request => exchange::carry(self, client).await,
+                Next::Refused(refusal) => {
+                    if refusal.code == "client-timeout" {
+                        self.balancer.edge.late_heads.fetch_add(1, Ordering::Relaxed);
+                    }
+                    exchange::refuse(self, client, refusal).await
+                }
+                Next::Nothing => After::Gone,
+            };
+            match after {
+                After::GoesOn if !*self.stopping.borrow() => {}
+                After::GoesOn | After::Closes => return client.linger().await,
+                After::Gone => return,
+            }
         }
     }
 }
@@ -202,16 +191,6 @@ struct OpenConnection<'a>(&'a Balancer);
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.edge.connections_open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Ends when the head took too long. A head that is complete has no limit here; it mostly is at the first look.
-async fn late_head(connection: &Connection) {
-    if !connection.has_head() {
-        tokio::time::sleep(HEAD_LIMIT).await;
-    }
-    if connection.has_head() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Take requests (the default).
-    Serve(Config),
+    Serve(Box<Config>),
     /// Exit 0 when ready, 1 otherwise.
     Healthcheck(Healthcheck),
 }
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     kit::telemetry::start(kit::telemetry::DEFAULT_FILTER);
     let outcome = match cli.command {
         Some(Command::Healthcheck(check)) => kit::admin::healthcheck(check.admin).await,
-        Some(Command::Serve(config)) => serve(config).await,
+        Some(Command::Serve(config)) => serve(*config).await,
         None => serve(cli.config).await,
     };
     match outcome {

@@ -5,8 +5,9 @@
 //! not asked in one moment. A connection that failed under a request has the instance asked at once.
 //!
 //! Until it is up for the first time, an instance is asked again after a tenth of the time it has been waited for: that
-//! finds it soon after it started, and costs few questions when it starts slowly. Of the failures meanwhile one in an
-//! interval counts.
+//! finds it soon after it started, and costs few questions when it starts slowly. The time begins anew when it comes
+//! further: first connecting leads nowhere, then it is refused, then something answers. Of the failures meanwhile one in
+//! an interval counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ const BODY_BYTES_MAX: usize = 512;
 const START_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Probes that failed connections ask for are at least this far apart.
 const HURRY_PAUSE: Duration = Duration::from_millis(50);
+const REFUSED: &str = "connection refused";
 const USER_AGENT: &str = concat!("platformer-lb/", env!("CARGO_PKG_VERSION"), " (probe)");
 
 /// Asks until no table names the backend, or shutdown.
@@ -45,7 +47,7 @@ pub(crate) fn start(balancer: &Arc<Balancer>, backend: &Arc<Backend>, tasks: &Ta
 
 async fn probe_forever(balancer: &Balancer, backend: &Backend) {
     let mut seeds = Seeds(backend.serial ^ u64::from_ne_bytes(kit::random::bytes()));
-    let begun = balancer.clock.elapsed();
+    let mut start = Start::at(balancer.clock.elapsed());
     let mut was_up = false;
     // The last failure that counted.
     let mut failed_at = None;
@@ -54,7 +56,6 @@ async fn probe_forever(balancer: &Balancer, backend: &Backend) {
             let judgement = backend.judgement();
             (judgement.probe.clone(), judgement.host.clone())
         };
-        was_up |= backend.health() == Health::Up;
         let answer = ask(backend, &probe, host.as_deref()).await;
         let now = balancer.clock.elapsed();
         let interval = Duration::from_millis(probe.interval_ms);
@@ -62,15 +63,60 @@ async fn probe_forever(balancer: &Balancer, backend: &Backend) {
         if counts && !passed(&answer) {
             failed_at = Some(now);
         }
+        start.take(&answer, now);
         judge(balancer, backend, answer, counts);
         was_up |= backend.health() == Health::Up;
-        let wanted = if was_up { interval } else { ((now - begun) / 10).max(START_PAUSE_MIN).min(interval) };
+        let wanted = if was_up { interval } else { start.pause(now).min(interval) };
         let percent = 90 + u32::try_from(seeds.below(21).unwrap_or_default()).unwrap_or_default();
         let pause = wanted * percent / 100;
         let hurry = HURRY_PAUSE.min(pause);
         tokio::time::sleep(hurry).await;
         // A hurry that was asked for during the pause is kept by the notify.
         let _ = tokio::time::timeout(pause.saturating_sub(hurry), backend.probe_now.notified()).await;
+    }
+}
+
+/// How long a starting instance has been as far as it has come.
+struct Start {
+    stage: Stage,
+    since: Duration,
+}
+
+impl Start {
+    fn at(now: Duration) -> Self {
+        Self { stage: Stage::Silent, since: now }
+    }
+
+    fn take(&mut self, answer: &ProbeAnswer, now: Duration) {
+        let stage = Stage::of(answer);
+        if stage > self.stage {
+            *self = Self { stage, since: now };
+        }
+    }
+
+    /// Until it is asked again.
+    fn pause(&self, now: Duration) -> Duration {
+        (now.saturating_sub(self.since) / 10).max(START_PAUSE_MIN)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Nothing that says more: there may be no machine yet.
+    Silent,
+    /// There is a machine, and nothing listens.
+    Refuses,
+    /// With a status, whichever.
+    Answers,
+}
+
+impl Stage {
+    fn of(answer: &ProbeAnswer) -> Self {
+        match (&answer.status, &answer.error) {
+            (Some(_), _) => Self::Answers,
+            (None, Some(error)) if error == REFUSED => Self::Refuses,
+            (None, _) => Self::Silent,
+        }
     }
 }
 
@@ -102,8 +148,8 @@ fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer, counts: bo
             Health::Down => tracing::warn!(instance = %backend.id, status, error = why, "instance is down"),
             _ => tracing::info!(instance = %backend.id, "instance is up"),
         }
-        balancer.health_changed();
-    } else if decided {
+    }
+    if changed || decided {
         // Requests may have waited for it.
         balancer.health_changed();
     } else if first {
@@ -131,12 +177,16 @@ async fn ask(backend: &Backend, probe: &Probe, host: Option<&str>) -> ProbeAnswe
     answer
 }
 
+fn refusal(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// One request on a connection of its own: status and the beginning of the body.
 async fn exchange(backend: &Backend, probe: &Probe, host: Option<&str>) -> Result<(u16, Vec<u8>), String> {
-    let stream = TcpStream::connect(backend.address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        _ => error.to_string(),
-    })?;
+    let stream = TcpStream::connect(backend.address).await.map_err(|error| refusal(&error))?;
     let host = host.map_or_else(|| backend.address.to_string(), str::to_owned);
     let request = http::Request::get(&probe.path)
         .header(http::header::HOST, host)
@@ -168,5 +218,32 @@ async fn exchange(backend: &Backend, probe: &Probe, host: Option<&str>) -> Resul
         biased;
         answer = answered => answer.map_err(|error| kit::problem::chain(&error)),
         () = driven => Err("connection ended".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_starting_instance_is_asked_at_once_when_it_comes_further() {
+        let seconds = Duration::from_secs;
+        let failed =
+            |error: &str| ProbeAnswer { tries: 1, status: None, body: String::new(), error: Some(error.into()) };
+        let answered = ProbeAnswer { status: Some(503), error: None, ..failed("") };
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let mut start = Start::at(seconds(100));
+        let mut pause = |answer: &ProbeAnswer, now| {
+            start.take(answer, now);
+            start.pause(now).as_millis()
+        };
+        assert_eq!(pause(&failed("no answer in 1000 ms"), seconds(100)), 10);
+        assert_eq!(pause(&failed("no answer in 1000 ms"), seconds(105)), 500);
+        assert_eq!(pause(&failed(&refusal(&refused)), seconds(106)), 10);
+        assert_eq!(pause(&failed(&refusal(&refused)), seconds(107)), 100);
+        assert_eq!(pause(&answered, seconds(110)), 10);
+        // Going back gives nothing: what flutters is not asked more often.
+        assert_eq!(pause(&failed("connection ended"), seconds(112)), 200);
+        assert_eq!(pause(&answered, seconds(113)), 300);
     }
 }

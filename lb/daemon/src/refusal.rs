@@ -1,10 +1,14 @@
-//! Refusal: everything lb itself answers instead of an app, each with a stable code that says who failed.
+//! Refusal: everything lb itself answers instead of an app, each with a stable code that says who failed. A redirect is
+//! one of them, code `redirect`, though nobody failed.
 //!
 //! | code | status | who | |
 //! | --- | --- | --- | --- |
 //! | `bad-framing`, `bad-host`, `bad-path` | 400 | client | two programs could read it differently |
+//! | `bad-framing` | 501 | client | a transfer coding other than `chunked` |
+//! | `bad-method` | 405 | client | `CONNECT`: lb is no forward proxy |
+//! | `client-timeout` | 408 | client | the head took longer than 10 s; the body was silent for 60 s, or brought less than 1 KiB in 30 s |
 //! | `head-too-large` | 431 | client | more than 32 KiB or 100 fields |
-//! | `no-route` | 404 | client | no app has this host and path |
+//! | `no-route` | 404 | client | no app has a route for this request |
 //! | `no-table` | 503 | lb | started, and has no table yet |
 //! | `maintenance` | 503 | operator | the app's maintenance text |
 //! | `hold-full`, `hold-timeout` | 503 | operator | too many waited, or too long |
@@ -13,11 +17,13 @@
 //! | `instance-broke-off` | 502 | app | the connection ended before an answer |
 //! | `instance-invalid` | 502 | app | what it answered is not HTTP |
 //! | `instance-timeout` | 504 | app | no answer in time |
-//! | `internal` | 500 | lb | should not happen |
 
 use std::fmt;
+use std::sync::Arc;
 
-use pingora_core::{Error, ErrorSource, ErrorType};
+use lb_core::rule::Rule;
+
+use crate::attempt::InstanceFault;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -25,19 +31,40 @@ pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) text: String,
     pub(crate) retry_after_s: Option<u32>,
+    /// Where a redirect leads.
+    pub(crate) location: Option<String>,
+    /// The rule that redirects.
+    pub(crate) rule: Option<Arc<Rule>>,
 }
 
 impl Refusal {
     fn new(status: u16, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, code, text: text.into(), retry_after_s: None }
+        Self { status, code, text: text.into(), retry_after_s: None, location: None, rule: None }
     }
 
     fn later(code: &'static str, text: impl Into<String>) -> Self {
         Self { retry_after_s: Some(1), ..Self::new(503, code, text) }
     }
 
-    pub(crate) fn framing(reason: &str) -> Self {
+    pub(crate) fn framing(reason: impl fmt::Display) -> Self {
         Self::new(400, "bad-framing", format!("the request is ambiguous: {reason}"))
+    }
+
+    /// RFC 9112, section 6.1.
+    pub(crate) fn coding() -> Self {
+        Self::new(501, "bad-framing", "the request's Transfer-Encoding is not chunked alone")
+    }
+
+    pub(crate) fn connect() -> Self {
+        Self::new(405, "bad-method", "CONNECT is for forward proxies")
+    }
+
+    pub(crate) fn late_head() -> Self {
+        Self::new(408, "client-timeout", "the request's head did not come in time")
+    }
+
+    pub(crate) fn late_body() -> Self {
+        Self::new(408, "client-timeout", "the request's body did not come in time")
     }
 
     pub(crate) fn host(reason: impl fmt::Display) -> Self {
@@ -53,11 +80,20 @@ impl Refusal {
     }
 
     pub(crate) fn no_route() -> Self {
-        Self::new(404, "no-route", "no app has a route for this host and path")
+        Self::new(404, "no-route", "no app has a route for this request")
     }
 
     pub(crate) fn no_table() -> Self {
         Self::later("no-table", "the load balancer has no route table yet")
+    }
+
+    /// No failure: a route says so.
+    pub(crate) fn redirect(status: u16, location: String, rule: &Arc<Rule>) -> Self {
+        Self {
+            location: Some(location.clone()),
+            rule: Some(Arc::clone(rule)),
+            ..Self::new(status, "redirect", location)
+        }
     }
 
     pub(crate) fn maintenance(text: &str) -> Self {
@@ -76,36 +112,21 @@ impl Refusal {
         Self::later("no-instance", reason)
     }
 
-    /// What an error of the proxy means to the client; none when the client itself is gone.
-    pub(crate) fn of(error: &Error) -> Option<Self> {
-        use ErrorType as T;
-        match (error.esource(), error.etype()) {
-            (ErrorSource::Downstream, T::ReadTimedout) => {
-                Some(Self::new(408, "client-timeout", "the body did not come in time"))
+    pub(crate) fn unreachable() -> Self {
+        Self::new(502, "instance-unreachable", "the app's instance takes no connections")
+    }
+
+    pub(crate) fn of(fault: InstanceFault) -> Self {
+        match fault {
+            InstanceFault::BrokeOff => {
+                Self::new(502, "instance-broke-off", "the app's instance closed the connection before it answered")
             }
-            (ErrorSource::Downstream, T::ReadError | T::WriteError | T::WriteTimedout | T::ConnectionClosed) => None,
-            (ErrorSource::Downstream, _) => Some(Self::framing("its body is not framed as its head says")),
-            (
-                _,
-                T::ConnectTimedout
-                | T::ConnectRefused
-                | T::ConnectNoRoute
-                | T::ConnectError
-                | T::SocketError
-                | T::BindError,
-            ) => Some(Self::new(502, "instance-unreachable", "the app's instance takes no connections")),
-            (_, T::ReadTimedout | T::WriteTimedout) => {
-                Some(Self::new(504, "instance-timeout", "the app's instance did not answer in time"))
-            }
-            (ErrorSource::Upstream, T::InvalidHTTPHeader | T::H1Error) => {
-                Some(Self::new(502, "instance-invalid", "the app's instance answered something that is not HTTP"))
-            }
-            (ErrorSource::Upstream, _) => Some(Self::new(
+            InstanceFault::Invalid(reason) => Self::new(
                 502,
-                "instance-broke-off",
-                "the app's instance closed the connection before it answered",
-            )),
-            _ => Some(Self::new(500, "internal", "the load balancer could not handle this request")),
+                "instance-invalid",
+                format!("the app's instance answered something else than HTTP: {reason}"),
+            ),
+            InstanceFault::Silent => Self::new(504, "instance-timeout", "the app's instance did not answer in time"),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lb_core::rule::Rule;
+
 use crate::backend::Entry;
 use crate::balancer::Balancer;
 use crate::connection::Connection;
@@ -22,6 +24,8 @@ pub(crate) struct RequestContext {
     pub(crate) host: Option<String>,
     pub(crate) path: String,
     pub(crate) id: String,
+    /// The rule that took it, when that changes anything in messages.
+    pub(crate) rule: Option<Arc<Rule>>,
     /// Where it is now; dropping it leaves.
     pub(crate) entry: Option<Entry>,
     /// Backends that failed it.
@@ -29,17 +33,16 @@ pub(crate) struct RequestContext {
     pub(crate) attempts: u32,
     /// A pooled connection failed under it: its next one is new.
     pub(crate) distrusts_pool: bool,
-    /// Something of an answer came from an instance.
-    pub(crate) answered: bool,
     /// The status that goes to the client.
     pub(crate) status: Option<u16>,
-    /// What lb answers itself.
-    pub(crate) refusal: Option<Refusal>,
+    /// What lb answered itself.
+    refusal: Option<Refusal>,
     /// Of the release it went to, or the live one of its section.
     pub(crate) counters: Option<Arc<ReleaseCounters>>,
     pub(crate) end: End,
-    /// When a stream's head came: its duration is until then.
-    streamed_at: Option<Duration>,
+    is_stream: bool,
+    /// When it was answered, or a stream's head came: its duration is until then.
+    until: Option<Duration>,
     pub(crate) access: Option<Access>,
 }
 
@@ -65,40 +68,51 @@ pub(crate) struct Access {
 }
 
 impl RequestContext {
-    pub(crate) fn new(connection: Arc<Connection>, balancer: Arc<Balancer>) -> Self {
-        let began = balancer.clock.elapsed();
+    pub(crate) fn new(connection: &Arc<Connection>, balancer: &Arc<Balancer>) -> Self {
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            connection,
-            balancer,
-            began,
+            connection: Arc::clone(connection),
+            balancer: Arc::clone(balancer),
+            began: balancer.clock.elapsed(),
             host: None,
             path: String::new(),
             id: String::new(),
+            rule: None,
             entry: None,
             tried: Vec::new(),
             attempts: 0,
             distrusts_pool: false,
-            answered: false,
             status: None,
             refusal: None,
             counters: None,
             end: End::Unknown,
-            streamed_at: None,
+            is_stream: false,
+            until: None,
             access: None,
         }
     }
 
+    /// lb answered itself.
+    pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        self.end = End::Complete;
+        self.status = Some(refusal.status);
+        self.refusal = Some(refusal);
+    }
+
     /// The answer is a long-lived stream.
     pub(crate) fn become_stream(&mut self) {
-        self.streamed_at.get_or_insert(self.balancer.clock.elapsed());
+        self.is_stream = true;
+        self.until.get_or_insert(self.balancer.clock.elapsed());
         if let Some(entry) = &mut self.entry {
             entry.become_stream();
         }
     }
 
-    pub(crate) fn is_stream(&self) -> bool {
-        self.streamed_at.is_some()
+    /// The client has its answer, and the instance nothing more to do.
+    pub(crate) fn complete(&mut self) {
+        self.end = End::Complete;
+        self.until.get_or_insert(self.balancer.clock.elapsed());
+        drop(self.entry.take());
     }
 
     /// Whether the user saw a failure that is not the app's own answer. Maintenance is wanted, and a stream that ends
@@ -106,7 +120,7 @@ impl RequestContext {
     fn failed(&self) -> bool {
         match &self.refusal {
             Some(refusal) => refusal.status >= 500 && refusal.code != "maintenance",
-            None if self.is_stream() => false,
+            None if self.is_stream => false,
             None => matches!(self.end, End::BrokeOff | End::Unknown),
         }
     }
@@ -116,14 +130,14 @@ impl Drop for RequestContext {
     fn drop(&mut self) {
         self.connection.end_request();
         drop(self.entry.take());
-        let until = self.streamed_at.unwrap_or_else(|| self.balancer.clock.elapsed());
+        let until = self.until.unwrap_or_else(|| self.balancer.clock.elapsed());
         let outcome = Outcome {
             status: self.status,
             failed: self.failed(),
             by_lb: self.refusal.is_some(),
             took: until.saturating_sub(self.began),
         };
-        if let Some(refusal) = &self.refusal {
+        if let Some(refusal) = self.refusal.as_ref().filter(|refusal| refusal.location.is_none()) {
             self.balancer.edge.refuse(refusal.code);
         }
         if let Some(counters) = &self.counters {

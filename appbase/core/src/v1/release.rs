@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::v1::Route;
 use crate::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber, Version};
 
 /// What `artifact push` stores with a version: the app file as it was pushed. The config blob of the version's manifest.
@@ -110,17 +111,6 @@ pub struct TrafficSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessTraffic {
     pub probe: Probe,
-}
-
-/// Which requests are this app's.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Route {
-    /// Exact host, or `*.domain` for exactly one more label, or none for every host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Path prefix on segment boundaries; `/` is everything.
-    pub path: String,
-    pub process: ProcessName,
 }
 
 /// How lb asks an instance whether it is up.

@@ -1,17 +1,19 @@
 //! `route ls | test | add | rm`
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use appbase_core::v1::{HeaderEdits, Redirect, Route};
 use appbase_core::{AppName, ProcessName};
 use clap::{Args, Subcommand};
-use controller_core::v1::api::RouteView;
+use controller_core::v1::api::{AppStatus, RouteTest, RouteView};
 use controller_core::v1::state::Operation;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::config::change;
 use crate::api::{encode, operation};
 use crate::error::{Exit, Failure};
-use crate::render::list;
+use crate::render::{list, route_test};
 use crate::session::{ANSWER_LIMIT, Session};
 
 #[derive(Debug, Args)]
@@ -34,9 +36,13 @@ enum Verb {
         /// `HOST`, `HOST/PATH` or `*/PATH`; `*` is every host, `*.example.org` every name below one
         #[arg(value_name = "HOST[/PATH]")]
         rule: Rule,
+        #[command(flatten)]
+        wanted: Wanted,
         /// The process that takes them
         #[arg(long, value_name = "NAME", default_value_t = ProcessName::default_name())]
         process: ProcessName,
+        #[command(flatten)]
+        done: Done,
         /// Only with the next deployment
         #[arg(long)]
         later: bool,
@@ -46,6 +52,8 @@ enum Verb {
         app: AppName,
         #[arg(value_name = "HOST[/PATH]")]
         rule: Rule,
+        #[command(flatten)]
+        wanted: Wanted,
         #[arg(long, value_name = "NAME", default_value_t = ProcessName::default_name())]
         process: ProcessName,
         /// Only with the next deployment
@@ -57,7 +65,71 @@ enum Verb {
         // Not `url`: that is the controller's, everywhere.
         #[arg(value_name = "URL")]
         tested: String,
+        /// As if it were sent with this method
+        #[arg(long, value_name = "METHOD")]
+        method: Option<String>,
+        /// As if it had this header; may be given more than once
+        #[arg(long = "header", value_name = "NAME=VALUE")]
+        headers: Vec<Pair>,
     },
+}
+
+/// What else a rule wants of a request.
+#[derive(Debug, Args)]
+struct Wanted {
+    /// The whole path, not a prefix
+    #[arg(long)]
+    exact: bool,
+    /// One of these methods; may be given more than once
+    #[arg(long = "method", value_name = "METHOD")]
+    methods: Vec<String>,
+    /// A header: its value, `text*` for one that begins so, `*` for any; may be given more than once
+    #[arg(long = "header", value_name = "NAME=PATTERN")]
+    headers: Vec<Pair>,
+    /// A query parameter, as of headers; may be given more than once
+    #[arg(long = "query", value_name = "NAME=PATTERN")]
+    query: Vec<Pair>,
+}
+
+/// What becomes of the requests.
+#[derive(Debug, Args)]
+struct Done {
+    /// What the app sees instead of the rule's path
+    #[arg(long, value_name = "PATH")]
+    rewrite: Option<String>,
+    /// Send the client there instead; may have {host}, {path} and {rest}
+    #[arg(long, value_name = "URL", conflicts_with = "rewrite")]
+    redirect: Option<String>,
+    /// The redirect's status: 301, 302, 303, 307 or 308
+    #[arg(long, value_name = "CODE", requires = "redirect", default_value_t = Redirect::permanent())]
+    status: u16,
+    /// Set a header for the app; may be given more than once
+    #[arg(long = "request-header", value_name = "NAME=VALUE")]
+    request_headers: Vec<Pair>,
+    /// Set a header for the client; may be given more than once
+    #[arg(long = "response-header", value_name = "NAME=VALUE")]
+    response_headers: Vec<Pair>,
+    /// Take a header away before the app sees it; may be given more than once
+    #[arg(long = "drop-request-header", value_name = "NAME")]
+    drop_request_headers: Vec<String>,
+    /// Take a header away before the client sees it; may be given more than once
+    #[arg(long = "drop-response-header", value_name = "NAME")]
+    drop_response_headers: Vec<String>,
+}
+
+/// `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pair(String, String);
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self(name.to_owned(), value.to_owned())),
+            _ => Err("write it as NAME=VALUE".to_owned()),
+        }
+    }
 }
 
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
@@ -66,18 +138,28 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
         Verb::Ls { app } => {
             let mut routes: Vec<RouteView> = session.controller.get("/v1/routes", ANSWER_LIMIT).await?;
             routes.retain(|route| app.as_ref().is_none_or(|app| route.app == *app));
+            if let Some(app) = app.filter(|_| routes.is_empty()) {
+                // One that nobody knows is an error, one without routes is not.
+                let path = session.in_environment(&format!("/v1/apps/{app}"));
+                let _: AppStatus = session.controller.get(&path, ANSWER_LIMIT).await?;
+            }
             output.show(&routes, || list::routes(&routes, output.width(), output.paint))?;
         }
-        Verb::Add { app, rule, process, later } => {
-            return change(session, &app, vec![operation_of(session, "add", &app, &rule, &process)], later).await;
+        Verb::Add { app, rule, wanted, process, done, later } => {
+            let route = done.apply(wanted.route(rule, process)?)?;
+            return change(session, &app, vec![operation_of(session, "add", &app, &route)?], later).await;
         }
-        Verb::Rm { app, rule, process, later } => {
-            return change(session, &app, vec![operation_of(session, "remove", &app, &rule, &process)], later).await;
+        Verb::Rm { app, rule, wanted, process, later } => {
+            let route = wanted.route(rule, process)?;
+            return change(session, &app, vec![operation_of(session, "remove", &app, &route)?], later).await;
         }
-        Verb::Test { tested } => {
-            let path = format!("/v1/routes/test?url={}", encode(&tested));
-            let explained: Value = session.controller.get(&path, ANSWER_LIMIT).await?;
-            output.show(&explained, || list::outline(&explained, output.paint))?;
+        Verb::Test { tested, method, headers } => {
+            let method =
+                method.map(|method| format!("&method={}", encode(&method.to_ascii_uppercase()))).unwrap_or_default();
+            let lines: Vec<_> = headers.iter().map(|Pair(name, value)| format!("{name}: {value}")).collect();
+            let path = format!("/v1/routes/test?url={}{method}&headers={}", encode(&tested), encode(&lines.join("\n")));
+            let explained: RouteTest = session.controller.get(&path, ANSWER_LIMIT).await?;
+            output.show(&explained, || route_test::text(&explained, output.width(), output.paint))?;
         }
     }
     Ok(Exit::Done)
@@ -107,11 +189,51 @@ impl FromStr for Rule {
     }
 }
 
-fn operation_of(session: &Session<'_>, command: &str, app: &AppName, rule: &Rule, process: &ProcessName) -> Operation {
-    let Rule { host, path } = rule;
-    let environment = &session.environment;
-    let params = json!({ "environment": environment, "app": app, "host": host, "path": path, "process": process });
-    operation("route", command, params)
+impl Wanted {
+    fn route(self, rule: Rule, process: ProcessName) -> Result<Route, Failure> {
+        let headers = self.headers.into_iter().map(|Pair(name, value)| Pair(name.to_ascii_lowercase(), value));
+        Ok(Route {
+            exact: self.exact,
+            methods: self.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
+            headers: named(headers)?,
+            query: named(self.query.into_iter())?,
+            ..Route::new(rule.host, rule.path, process)
+        })
+    }
+}
+
+impl Done {
+    fn apply(self, route: Route) -> Result<Route, Failure> {
+        let edits = |set: Vec<Pair>, remove: Vec<String>| -> Result<HeaderEdits, Failure> {
+            let set = named(set.into_iter())?;
+            Ok(HeaderEdits { set, remove: remove.into_iter().collect(), ..HeaderEdits::default() })
+        };
+        Ok(Route {
+            rewrite: self.rewrite,
+            redirect: self.redirect.map(|to| Redirect { to, status: self.status }),
+            request_headers: edits(self.request_headers, self.drop_request_headers)?,
+            response_headers: edits(self.response_headers, self.drop_response_headers)?,
+            ..route
+        })
+    }
+}
+
+/// By name, each once.
+fn named(pairs: impl Iterator<Item = Pair>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut named = BTreeMap::new();
+    for Pair(name, value) in pairs {
+        if named.insert(name.clone(), value).is_some() {
+            return Err(Failure::input(format!("{name} is given twice: a route wants one value of it")));
+        }
+    }
+    Ok(named)
+}
+
+fn operation_of(session: &Session<'_>, command: &str, app: &AppName, route: &Route) -> Result<Operation, Failure> {
+    let mut params = serde_json::to_value(route).map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
+    params["environment"] = json!(session.environment);
+    params["app"] = json!(app);
+    Ok(operation("route", command, params))
 }
 
 #[cfg(test)]
@@ -128,5 +250,21 @@ mod tests {
         for bad in ["", "/api", "http://shop.example.org/"] {
             assert!(bad.parse::<Rule>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_rule_with_all_it_wants_is_one_route() {
+        let pair = |text: &str| text.parse::<Pair>().expect("a pair");
+        let wanted = Wanted {
+            exact: true,
+            methods: vec!["get".to_owned()],
+            headers: vec![pair("X-Beta=yes")],
+            query: vec![pair("user=a=b")],
+        };
+        let route =
+            wanted.route("a.example/x".parse().expect("a rule"), ProcessName::default_name()).expect("each once");
+        assert_eq!(route.wants(), "a.example/x exactly GET x-beta:yes ?user=a=b");
+        assert!(named([pair("a=1"), pair("a=2")].into_iter()).is_err());
+        assert!("=x".parse::<Pair>().is_err() && "x".parse::<Pair>().is_err());
     }
 }

@@ -1,8 +1,7 @@
-//! The short lists: plan, routes, values, contexts, and documents without a type of their own.
+//! The short lists: plan, routes, values, contexts.
 
 use appbase_core::v1::Route;
 use controller_core::v1::api::{PlanView, RouteView, TokenView};
-use serde_json::Value;
 
 use super::table::{Cell, Column, cell, table, toned};
 use super::{Paint, Tone, plural};
@@ -30,15 +29,14 @@ pub(crate) fn plan(view: &PlanView, paint: Paint) -> String {
 
 /// `hello.localhost/api -> web`
 pub(crate) fn route_text(route: &Route) -> String {
-    format!("{}{} -> {}", route.host.as_deref().unwrap_or("*"), route.path, route.process)
+    format!("{} -> {}", route.wants(), route.does())
 }
 
 pub(crate) fn routes(routes: &[RouteView], width: usize, paint: Paint) -> String {
     let columns = [
-        Column::Id("HOST"),
-        Column::Id("PATH"),
+        Column::Id("REQUESTS"),
         Column::Id("APP"),
-        Column::Id("PROCESS"),
+        Column::Id("GO TO"),
         Column::Id("ENVIRONMENT"),
         Column::Text("ORIGIN"),
     ];
@@ -46,10 +44,9 @@ pub(crate) fn routes(routes: &[RouteView], width: usize, paint: Paint) -> String
         .iter()
         .map(|view| {
             vec![
-                cell(view.route.host.as_deref().unwrap_or("*")),
-                cell(&view.route.path),
+                cell(view.route.wants()),
                 cell(&view.app),
-                cell(&view.route.process),
+                cell(view.route.does()),
                 cell(&view.environment),
                 cell(&view.origin),
             ]
@@ -112,67 +109,9 @@ pub(crate) fn tokens(tokens: &[TokenView], now_unix_ms: u64, width: usize, paint
     table(&columns, &rows, width, paint)
 }
 
-/// Any JSON as indented lines `key  value`.
-pub(crate) fn outline(document: &Value, paint: Paint) -> String {
-    let mut text = String::new();
-    outline_into(document, 0, paint, &mut text);
-    text
-}
-
-/// Deeper than any document of the platform is.
-const DEPTH_MAX: usize = 16;
-
-fn outline_into(document: &Value, depth: usize, paint: Paint, text: &mut String) {
-    let indent = "  ".repeat(depth);
-    match document {
-        _ if depth > DEPTH_MAX => text.push_str(&format!("{indent}…\n")),
-        Value::Object(fields) => {
-            let wide = fields.keys().map(|key| key.chars().count()).max().unwrap_or(0);
-            for (key, value) in fields {
-                let key = safe::line(key);
-                match plain(value) {
-                    Some(value) => {
-                        text.push_str(&format!("{indent}{}  {value}\n", paint.dim(&format!("{key:<wide$}"))))
-                    }
-                    None => {
-                        text.push_str(&format!("{indent}{}\n", paint.dim(&key)));
-                        outline_into(value, depth + 1, paint, text);
-                    }
-                }
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                match plain(item) {
-                    Some(item) => text.push_str(&format!("{indent}- {item}\n")),
-                    None => {
-                        let mut inner = String::new();
-                        outline_into(item, depth + 1, paint, &mut inner);
-                        // The first line of an item carries its mark.
-                        text.push_str(&format!("{indent}- {}", inner.trim_start()));
-                    }
-                }
-            }
-        }
-        single => text.push_str(&format!("{indent}{}\n", plain(single).unwrap_or_default())),
-    }
-}
-
-/// A value that fits one line.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => Some("-".to_owned()),
-        Value::String(text) => Some(safe::line(text)),
-        Value::Array(items) if items.is_empty() => Some("none".to_owned()),
-        Value::Object(fields) if fields.is_empty() => Some("none".to_owned()),
-        Value::Array(_) | Value::Object(_) => None,
-        value => Some(value.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -207,30 +146,7 @@ mod tests {
         .expect("routes");
         assert_eq!(
             routes(&shown, usize::MAX, Paint::OFF),
-            "HOST  PATH  APP   PROCESS  ENVIRONMENT  ORIGIN\n*     /api  shop  web      production   app file\n"
-        );
-    }
-
-    #[test]
-    fn any_document() {
-        let document = json!({"route": {"app": "shop", "path": "/"}, "instances": [{"id": "a", "up": true}, {"id": "b"}],
-                              "why": "longest path\u{1b}[2J", "none": [], "list": [1, 2]});
-        assert_eq!(
-            outline(&document, Paint::OFF),
-            "\
-instances
-  - id  a
-    up  true
-  - id  b
-list
-  - 1
-  - 2
-none       none
-route
-  app   shop
-  path  /
-why        longest path
-"
+            "REQUESTS  APP   GO TO  ENVIRONMENT  ORIGIN\n*/api     shop  web    production   app file\n"
         );
     }
 }

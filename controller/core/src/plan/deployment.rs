@@ -65,10 +65,7 @@ impl Draft<'_> {
             Ok(false) => {
                 self.name_silent_lbs();
                 self.wake_at(deadline, "probe deadline");
-                // A word wakes the loop, silence does not.
-                if let Some(left) = self.observed.next_silence() {
-                    self.wake_after(left, "an lb falls silent");
-                }
+                self.wake_at_silence(MemberKind::Lb);
             }
             Err(reason) => self.give_up(EndState::Aborted, reason),
         }
@@ -343,8 +340,15 @@ impl Draft<'_> {
     fn give_up(&mut self, state: EndState, reason: String) {
         let Some(release) = self.deployment.as_ref().map(|deployment| deployment.release) else { return };
         let idle = self.idle_slot();
-        for id in self.ids(|i| i.slot == idle && i.release == release) {
+        // A way back that nobody wants now is one still.
+        let stays = |i: &InstanceRecord| state == EndState::Cancelled && is_kept(i.state);
+        for id in self.ids(|i| i.slot == idle && i.release == release && !stays(i)) {
             self.retire(&id);
+        }
+        if let Some(record) = self.release(release)
+            && self.records().any(|(_, i)| i.slot == idle && i.release == release && stays(i))
+        {
+            self.keep_warm(record);
         }
         if state == EndState::Aborted {
             self.run.aborted = Some(release);

@@ -51,6 +51,7 @@ impl Draft<'_> {
     }
 
     fn waits_for_members(&mut self, id: &InstanceId, kind: MemberKind) {
+        self.wake_at_silence(kind);
         let silent: Vec<String> = self
             .observed
             .members(kind)

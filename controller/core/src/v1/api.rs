@@ -15,6 +15,7 @@
 //! GET  /v1/change-sets?after=                           [ChangeSet]
 //! GET  /v1/plan                                         PlanView
 //! GET  /v1/routes                                       [RouteView]
+//! GET  /v1/routes/test?url=&method=&headers=            RouteTest
 //! GET  /v1/members/{id}/table?kind=&after=&cluster=&wait=   TableUpdate or null
 //! PUT  /v1/members/{id}/status                          MemberStatus -> null
 //! DELETE /v1/members/{id}                               forget a member that will not come back
@@ -295,6 +296,9 @@ pub struct OperationResult {
     #[serde(default)]
     pub output: String,
 }
+
+/// What lb would do with a request.
+pub type RouteTest = lb_core::explain::Explanation;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {

@@ -1,8 +1,9 @@
 //! `platform.toml`: what a person writes beside an app. Strict: an unknown key is an error with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::ProcessName;
+use appbase_core::v1::HeaderEdits;
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -26,8 +27,45 @@ pub struct AppFile {
     pub traffic: TrafficFile,
     /// Seconds from SIGTERM to SIGKILL; 10 unless given.
     pub stop_grace: Option<f64>,
+    /// Further rules, beside `path`.
+    pub routes: Vec<RouteFile>,
     /// Further processes by name.
     pub processes: BTreeMap<ProcessName, ProcessFile>,
+}
+
+/// A rule: which requests, and what becomes of them. `Route` says what each means.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteFile {
+    /// All of the app's unless given.
+    pub hosts: Option<Vec<String>>,
+    pub path: Option<String>,
+    pub exact: bool,
+    pub methods: BTreeSet<String>,
+    pub headers: BTreeMap<String, String>,
+    pub query: BTreeMap<String, String>,
+    pub process: Option<ProcessName>,
+    pub rewrite: Option<String>,
+    pub redirect: Option<String>,
+    /// 308 unless given.
+    pub status: Option<u16>,
+    pub request_headers: EditsFile,
+    pub response_headers: EditsFile,
+}
+
+/// `HeaderEdits`, strictly.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EditsFile {
+    pub set: BTreeMap<String, String>,
+    pub add: BTreeMap<String, String>,
+    pub remove: BTreeSet<String>,
+}
+
+impl From<EditsFile> for HeaderEdits {
+    fn from(EditsFile { set, add, remove }: EditsFile) -> Self {
+        Self { set, add, remove }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -15,7 +15,7 @@
 //! token/<id>                     TokenRecord        of a person; the token itself is kept nowhere
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -110,6 +110,17 @@ pub struct ReleaseRecord {
     /// Instances by process when nobody scaled: from the app file. Not part of the release itself.
     pub scale: BTreeMap<ProcessName, u32>,
     pub made_unix_ms: u64,
+    /// What of it was not the app file's when it was made.
+    #[serde(default)]
+    pub overlay: OfEnvironment,
+}
+
+/// What an environment gave a release beside the app file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfEnvironment {
+    /// Keys of values.
+    pub values: BTreeSet<String>,
+    pub routes: Vec<Route>,
 }
 
 /// Time that is left, as of a moment on the controller's own clock. A restart begins anew with what was left as of

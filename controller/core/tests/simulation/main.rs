@@ -154,6 +154,19 @@ fn a_warm_release_that_restarted_once_is_gone_back_to() {
     assert_eq!(render::live_release(&world.run), Some(1));
 }
 
+/// Who goes back and thinks better of it can go back still.
+#[test]
+fn a_way_back_that_was_cancelled_is_there_still() {
+    let mut world = live_after_two_deploys(18);
+    let warm = |world: &World| world.run.instances.values().filter(|i| i.state == Traffic::Warm).count();
+    assert_eq!(warm(&world), 2);
+    world.deploy(1, false);
+    let id = world.run.deployment.clone().expect("it runs");
+    world.deployments.get_mut(&id).expect("recorded").cancel = true;
+    (0..20).for_each(|_| world.step(false));
+    assert_eq!((render::live_release(&world.run), warm(&world)), (Some(2), 2));
+}
+
 /// What has a recorded name and is another instance makes way: nobody sends to where it is.
 #[test]
 fn what_is_not_as_recorded_is_made_anew() {
@@ -186,6 +199,36 @@ fn an_lb_that_falls_silent_holds_the_flip_up_only_while_it_counts() {
         let wake = world.plan().wake.map_or(Duration::MAX, |(at, _)| at);
         world.now = wake.min(world.now + Duration::from_secs(30)).max(world.now + Duration::from_millis(50));
         assert!(world.now - gone < Duration::from_secs(12), "it waits for an lb that was given up long ago");
+    }
+}
+
+/// The same while old instances drain: people read whom they wait for.
+#[test]
+fn an_lb_that_falls_silent_is_named_while_old_instances_drain() {
+    let mut world = World::new(12);
+    world.deploy(1, false);
+    (0..60).for_each(|_| world.step(false));
+    world.deploy(2, false);
+    while render::live_release(&world.run) != Some(2) {
+        world.step(false);
+    }
+    world.lbs.get_mut("lb-2").expect("there are two").reachable = false;
+    let mut gone = world.now;
+    let mut said = String::new();
+    while !said.contains("cannot stop: not heard of lb-2") {
+        world.controller(false);
+        world.members();
+        let plan = world.plan();
+        said = plan.report.join(", ");
+        if plan.wake.is_some_and(|(_, why)| why == "name TTL") {
+            // Its last word, still of the old table, comes when names are no reason to wait any more.
+            let lb = world.lbs.get_mut("lb-2").expect("there are two");
+            lb.said.as_mut().expect("it has spoken").1 = world.now;
+            gone = world.now;
+        }
+        assert!(world.now - gone < Duration::from_secs(12), "that was late: {said}");
+        let wake = plan.wake.map_or(Duration::MAX, |(at, _)| at);
+        world.now = wake.min(world.now + Duration::from_secs(30)).max(world.now + Duration::from_millis(50));
     }
 }
 

@@ -111,13 +111,13 @@ pub(crate) fn release(number: ReleaseNumber) -> ReleaseRecord {
         version: Version::parse(&number.to_string()).expect("a version"),
         processes: BTreeMap::from([(web.clone(), spec), (worker_name.clone(), worker)]),
         traffic: TrafficSpec {
-            routes: vec![Route { host: None, path: "/".to_owned(), process: web.clone() }],
+            routes: vec![Route::new(None, "/", web.clone())],
             processes: BTreeMap::from([(web.clone(), ProcessTraffic { probe: Probe::default() })]),
             policy,
         },
     };
     let scale = BTreeMap::from([(web, INSTANCES), (worker_name, 1)]);
-    ReleaseRecord { document: Digest::of(b"document"), release, scale, made_unix_ms: 0 }
+    ReleaseRecord { document: Digest::of(b"document"), release, scale, made_unix_ms: 0, overlay: Default::default() }
 }
 
 impl World {

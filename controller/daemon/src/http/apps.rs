@@ -1,5 +1,8 @@
 //! Apps: status, history, logs, values and routes.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use appbase_core::{AppName, InstanceId, SectionKey};
 use axum::Json;
 use axum::body::Body;
@@ -7,11 +10,12 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use controller_core::render::live_release;
-use controller_core::v1::api::{AppStatus, DeploymentView, RouteView};
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
+use controller_core::v1::api::{AppStatus, DeploymentView, RouteTest, RouteView};
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{Stream, StreamExt};
 use kit::problem::Problem;
 use node::{ComputeError, LogLine, LogRequest};
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, App, InEnvironment, app_name, unknown_app};
@@ -59,6 +63,9 @@ pub(super) struct LogQuery {
 
 /// At most this many instances are read at once.
 const LOG_INSTANCES_MAX: usize = 64;
+const LOG_TAIL_MAX: usize = 10_000;
+/// How soon who follows an app's logs gets those of a new instance.
+const LOG_LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn logs(
     State(shared): State<App>,
@@ -67,17 +74,18 @@ pub(super) async fn logs(
     Query(wanted): Query<LogQuery>,
 ) -> Result<Response, Problem> {
     let app = app_name(&app)?;
-    let request = LogRequest { tail: wanted.tail.unwrap_or(100).min(10_000), follow: wanted.follow };
+    let mut request = LogRequest { tail: wanted.tail.unwrap_or(100).min(LOG_TAIL_MAX), follow: wanted.follow };
     let ids = instances(&shared, &app, &query, wanted.instance.as_ref())?;
-    let mut streams: Vec<BoxStream<'static, String>> = Vec::new();
-    for id in ids.into_iter().take(LOG_INSTANCES_MAX) {
-        match shared.compute.logs(&id, request).await {
-            Ok(lines) => streams.push(lines.map(move |line| text(&id, line)).boxed()),
-            Err(ComputeError::Unknown(_)) => {}
-            Err(error) => streams.push(stream::iter([format!("{id} | ({error})\n")]).boxed()),
-        }
-    }
-    let lines = stream::select_all(streams).map(|line| Ok::<_, std::io::Error>(Bytes::from(line)));
+    let mut logs = Logs { shared, lines: SelectAll::new(), known: BTreeSet::new() };
+    logs.add(ids, request).await;
+    let lines = if wanted.follow && wanted.instance.is_none() {
+        // Of instances that come later, from their beginning.
+        request.tail = LOG_TAIL_MAX;
+        logs.with_new_ones(app, query, request).boxed()
+    } else {
+        logs.lines.boxed()
+    };
+    let lines = lines.map(|line| Ok::<_, std::io::Error>(Bytes::from(line)));
     Ok(([(axum::http::header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(lines)).into_response())
 }
 
@@ -99,6 +107,54 @@ fn instances(
     }
 }
 
+/// Lines of several instances as they come.
+struct Logs {
+    shared: App,
+    lines: SelectAll<BoxStream<'static, String>>,
+    known: BTreeSet<InstanceId>,
+}
+
+impl Logs {
+    /// Those that are not read yet; one without a log so far is looked for again.
+    async fn add(&mut self, ids: Vec<InstanceId>, request: LogRequest) {
+        self.known.retain(|id| ids.contains(id));
+        for id in ids {
+            if self.lines.len() >= LOG_INSTANCES_MAX || self.known.contains(&id) {
+                continue;
+            }
+            match self.shared.compute.logs(&id, request).await {
+                Ok(lines) => {
+                    self.known.insert(id.clone());
+                    self.lines.push(lines.map(move |line| text(&id, line)).boxed());
+                }
+                Err(ComputeError::Unknown(_)) => {}
+                Err(error) => {
+                    self.known.insert(id.clone());
+                    self.lines.push(stream::iter([format!("{id} | ({error})\n")]).boxed());
+                }
+            }
+        }
+    }
+
+    /// Never ends by itself.
+    fn with_new_ones(self, app: AppName, query: InEnvironment, request: LogRequest) -> impl Stream<Item = String> {
+        let look = tokio::time::interval(LOG_LOOK);
+        stream::unfold((self, look, app, query), move |(mut logs, mut look, app, query)| async move {
+            loop {
+                tokio::select! {
+                    Some(line) = logs.lines.next(), if !logs.lines.is_empty() => {
+                        return Some((line, (logs, look, app, query)));
+                    }
+                    _ = look.tick() => {
+                        let ids = instances(&logs.shared, &app, &query, None).unwrap_or_default();
+                        logs.add(ids, request).await;
+                    }
+                }
+            }
+        })
+    }
+}
+
 fn text(id: &InstanceId, line: Result<LogLine, ComputeError>) -> String {
     match line {
         Ok(line) => format!("{id} | {}\n", line.text),
@@ -106,12 +162,15 @@ fn text(id: &InstanceId, line: Result<LogLine, ComputeError>) -> String {
     }
 }
 
+/// Where a value or route comes from that the environment no longer wants.
+const TAKEN_BACK: &str = "environment (goes with the next deployment)";
+
 /// One value and where it comes from.
 #[derive(Debug, Serialize)]
 pub(super) struct ValueView {
     key: String,
     value: String,
-    /// `environment`, `app file`, or `environment (not deployed)`.
+    /// `environment`, `app file`, `environment (not deployed)`, or [`TAKEN_BACK`].
     origin: String,
 }
 
@@ -139,10 +198,11 @@ pub(super) async fn config(
         })
         .collect();
     let from_file = in_force.iter().filter(|(key, _)| !overlay.contains_key(*key));
+    let taken_back = |key: &String| live.is_some_and(|live| live.overlay.values.contains(key));
     views.extend(from_file.map(|(key, value)| ValueView {
         key: key.clone(),
         value: value.clone(),
-        origin: "app file".to_owned(),
+        origin: if taken_back(key) { TAKEN_BACK } else { "app file" }.to_owned(),
     }));
     views.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(Json(views))
@@ -156,7 +216,11 @@ pub(super) async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
         let Some(record) = live_release(run).and_then(|live| records.releases.get(key)?.get(&live)) else { continue };
         let overlay = records.desired_app(environment, app).routes;
         let deployed = &record.release.traffic.routes;
-        let origin = |route| if overlay.contains(route) { "environment" } else { "app file" };
+        let origin = |route| match (overlay.contains(route), record.overlay.routes.contains(route)) {
+            (true, _) => "environment",
+            (false, true) => TAKEN_BACK,
+            (false, false) => "app file",
+        };
         let absent =
             overlay.iter().filter(|route| !deployed.contains(route)).map(|r| (r, "environment (not deployed)"));
         views.extend(deployed.iter().map(|route| (route, origin(route))).chain(absent).map(|(route, origin)| {
@@ -174,23 +238,34 @@ pub(super) async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
 #[derive(Debug, Deserialize)]
 pub(super) struct TestQuery {
     url: String,
+    #[serde(default)]
+    method: Option<String>,
+    /// Lines of a head, each `Name: value`.
+    #[serde(default)]
+    headers: Option<String>,
 }
 
 /// Asks an lb which rule and which instances a URL would get, without sending it.
-pub(super) async fn test_route(State(shared): State<App>, Query(query): Query<TestQuery>) -> Result<Response, Problem> {
+pub(super) async fn test_route(State(shared): State<App>, Query(query): Query<TestQuery>) -> Answer<RouteTest> {
     let bad =
         || Problem::new(400, "bad-url", format!("\"{}\" is no URL: use http://host/path", query.url.escape_debug()));
-    let url = reqwest::Url::parse(&query.url).map_err(|_| bad())?;
+    let url = Url::parse(&query.url).map_err(|_| bad())?;
     let host = url.host_str().ok_or_else(bad)?;
+    let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     let client = kit::client::Client::new(&shared.config.lb_admin, None);
-    let mut path = reqwest::Url::parse("http://lb/v1/route").expect("a well-formed URL");
-    path.query_pairs_mut().append_pair("host", host).append_pair("path", url.path());
+    let mut path = Url::parse("http://lb/v1/route").expect("a well-formed URL");
+    path.query_pairs_mut().append_pair("host", host).append_pair("path", &target);
+    for (name, value) in [("method", &query.method), ("headers", &query.headers)] {
+        if let Some(value) = value {
+            path.query_pairs_mut().append_pair(name, value);
+        }
+    }
     let path = format!("{}?{}", path.path(), path.query().unwrap_or_default());
     let request = client.request(reqwest::Method::GET, &path).timeout(std::time::Duration::from_secs(5));
-    let answer: serde_json::Value = match client.send(request).await {
+    let answer = match client.send(request).await {
         Ok(response) => client.json(response).await.map_err(|error| Problem::unexpected(&error))?,
         Err(kit::client::ClientError::Refused(problem)) => return Err(problem),
         Err(error) => return Err(Problem::new(503, "lb-unreachable", "lb does not answer").detail(error.to_string())),
     };
-    Ok(Json(answer).into_response())
+    Ok(Json(answer))
 }

@@ -1,6 +1,7 @@
 //! Change sets: the only writers of what is wanted.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use appbase_core::{AppName, EnvironmentName, ProcessName, SectionKey};
@@ -117,6 +118,12 @@ async fn write(shared: &App, author: &str, operations: Vec<Operation>) -> Result
         _ => About::default(),
     };
     shared.journal.write(shared.clock.unix_ms(), &about, EventKind::Changed, &text);
+    // What people wait for does not wait for a look at the engine.
+    if shared.decides.load(Ordering::Relaxed)
+        && let Err(error) = shared.publish().await
+    {
+        tracing::error!(%error, "tables not published; the loop tries again");
+    }
     Ok(number)
 }
 
@@ -131,7 +138,8 @@ fn refuse_senseless(records: &Records, change: &ChangeSet, desired: &Desired) ->
             ("route", "add") => {
                 let routes = desired.app(environment, app).map(|app| app.routes.clone()).unwrap_or_default();
                 if let Some((other, route)) = records.route_conflict(&key, &routes) {
-                    return Err(deploy::route_taken(&other, &route, app));
+                    return Err(deploy::route_taken(&other, &route)
+                        .hint("choose another host or path; who has which: platformctl route ls"));
                 }
             }
             ("app", "scale") => {

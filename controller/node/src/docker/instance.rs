@@ -34,13 +34,15 @@ impl DockerEngine {
         }
         let name = self.name_of(&request.id);
         let image = spec::image(request, &self.config.base_image);
-        let (existing, found) = tokio::try_join!(self.inspect(&name), self.inspect_image(image))?;
+        let environment = self.ensure_environment(&request.labels.environment, request.ip, request.network);
+        let (existing, found, network) = tokio::join!(self.inspect(&name), self.inspect_image(image), environment);
+        let (existing, found) = (existing?, found?);
         if let Some(existing) = existing {
             return self.adopt(request, &existing).await;
         }
         let found = found.ok_or_else(|| self.no_image(image))?;
         let of_image = found.config.unwrap_or_default();
-        let network = self.ensure_environment(&request.labels.environment, request.ip, request.network).await?;
+        let network = network?;
         let boot_volume = if spec::needs_boot(request) { Some(self.ensure_boot_volume().await?) } else { None };
         let around = Surroundings {
             base_image: &self.config.base_image,

@@ -146,9 +146,9 @@ async fn a_pooled_connection_that_the_app_closed_is_nobodys_failure() {
     }
     // A POST could not be sent again, so it takes no connection that was idle for long.
     for number in 11..=12 {
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
         let answer = client.send(request(Method::POST, "/", "body")).await.unwrap();
         assert_eq!((answer.status, app.hits()), (StatusCode::OK, number), "{answer:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     }
 }
 

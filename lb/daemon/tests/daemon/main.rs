@@ -1,6 +1,7 @@
 //! The load balancer in process, between a stand-in controller, apps on this machine, and clients that hide nothing.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod answers;
 mod app;
 mod client;
 mod controller;
@@ -9,6 +10,9 @@ mod flips;
 mod forward;
 mod health;
 mod hold;
+mod limits;
+mod recorder;
+mod requests;
+mod routes;
 mod stage;
 mod streams;
-mod strict;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use appbase_core::v1::{Probe, Route};
 use appbase_core::{AppName, EnvironmentName, InstanceId, MemberId, ProcessName};
 use kit::{Shutdown, Tasks};
-use lb::{Config, Handle};
+use lb::{Config, Handle, Limits};
 use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
 
 use crate::app::App;
@@ -31,10 +31,15 @@ impl Stage {
     }
 
     pub(crate) async fn start_with(data: Option<PathBuf>) -> Self {
+        Self::start_as(Config { data, ..config() }).await
+    }
+
+    /// With a controller of its own, whatever `config` says.
+    pub(crate) async fn start_as(config: Config) -> Self {
         let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
         let controller = Controller::start(&tasks, &shutdown).await;
         let url = format!("http://{}", controller.address);
-        let lb = lb::run(Config { controller: Some(url), data, ..config() }, &tasks, &shutdown).await.unwrap();
+        let lb = lb::run(Config { controller: Some(url), ..config }, &tasks, &shutdown).await.unwrap();
         Self { tasks, shutdown, controller, lb }
     }
 
@@ -85,24 +90,31 @@ pub(crate) fn config() -> Config {
         table: None,
         threads: Some(2),
         access_log: false,
+        limits: Limits::default(),
     }
 }
 
 /// App `hello` with a route for every host. Each instance is a release of its own, named like its app.
 pub(crate) fn section(instances: &[(&Arc<App>, InstanceState)]) -> RouteSection {
+    let named: Vec<_> = instances.iter().map(|(app, state)| (app.name, app.address, *state)).collect();
+    section_of(&named)
+}
+
+/// The same for instances that are no [`App`].
+pub(crate) fn section_of(instances: &[(&str, SocketAddr, InstanceState)]) -> RouteSection {
     let web = ProcessName::default_name();
     let probe = Probe { interval_ms: 50, timeout_ms: 500, rise: 1, fall: 2, ..Probe::default() };
-    let pool = |(app, state): &(&Arc<App>, InstanceState)| {
-        let instance = PoolInstance { process: web.clone(), address: app.address, state: *state };
-        let instances = BTreeMap::from([(InstanceId::parse(app.name).unwrap(), instance)]);
+    let pool = |(name, address, state): &(&str, SocketAddr, InstanceState)| {
+        let instance = PoolInstance { process: web.clone(), address: *address, state: *state };
+        let instances = BTreeMap::from([(InstanceId::parse(name).unwrap(), instance)]);
         Pool { weight: u32::from(*state == Active), probes: BTreeMap::from([(web.clone(), probe.clone())]), instances }
     };
-    let live = instances.iter().position(|(_, state)| *state == Active).map(|at| at as u64 + 1);
+    let live = instances.iter().position(|(_, _, state)| *state == Active).map(|at| at as u64 + 1);
     RouteSection {
         environment: EnvironmentName::default_name(),
         app: AppName::parse("hello").unwrap(),
         live,
-        routes: vec![Route { host: None, path: "/".to_owned(), process: web.clone() }],
+        routes: vec![Route::new(None, "/", web.clone())],
         pools: (1..).zip(instances.iter().map(pool)).collect(),
         hold: false,
         maintenance: None,

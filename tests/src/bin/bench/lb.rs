@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::{Command, ExitStatus};
 
 use tests::platform::program;
 
@@ -16,17 +17,23 @@ struct Proxy {
     start: fn(&Path, SocketAddr, SocketAddr) -> Option<Program>,
 }
 
-const PROXIES: [Proxy; 3] = [
+const PROXIES: [Proxy; 5] = [
     Proxy { name: "nginx", start: start_nginx },
     Proxy { name: "HAProxy", start: start_haproxy },
-    Proxy { name: "platformer lb", start: start_ours },
+    Proxy { name: "an empty Pingora proxy", start: start_pingora },
+    Proxy { name: "platformer lb", start: |place, at, behind| start_ours(place, at, behind, 1) },
+    Proxy { name: "platformer lb, 10,000 routes", start: |place, at, behind| start_ours(place, at, behind, 10_000) },
 ];
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+/// The crate of the empty Pingora proxy, apart from the workspace.
+const PINGORA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pingora/Cargo.toml");
 
 #[derive(Default, Clone)]
 struct Row {
     cpu_us: Vec<f64>,
     rate: Samples,
     p99: Samples,
+    p99_half: Samples,
 }
 
 pub(crate) fn run() -> String {
@@ -44,7 +51,8 @@ pub(crate) fn run() -> String {
     format!(
         "wrk, one thread, {CONNECTIONS} keep-alive connections, {seconds} s a round; proxy with one worker on one core, wrk and \
          an nginx that answers on the other; keep-alive to both sides, health checks where there are such, no access log. \
-         The proxied rate is bounded by the second core at times: CPU per request is the figure.\n\n{text}"
+         The proxied rate is bounded by the second core at times: CPU per request is the figure. Half load is half of \
+         nginx's rate, by h2load at a fixed rate.\n\n{text}"
     )
 }
 
@@ -71,9 +79,38 @@ fn measure(wrk: &Path, place: &Path, behind: SocketAddr) -> String {
             row.p99.add(p99_ms(&said));
         }
     }
+    let half = rows[0].rate.median() * 1000.0 / 2.0;
+    for (proxy, row) in PROXIES.iter().zip(&mut rows) {
+        measure_latency(place, behind, proxy, row, half);
+    }
     let base = rows[0].cpu_us.clone();
     let rows: Vec<_> = PROXIES.iter().zip(&rows).map(|(proxy, row)| row.cells(proxy.name, &base)).collect();
-    table(&["proxy", "CPU µs per request", "ratio to nginx", "1,000 requests/s", "p99 ms"], &rows)
+    table(
+        &["proxy", "CPU µs per request", "ratio to nginx", "1,000 requests/s", "p99 ms", "p99 ms at half load"],
+        &rows,
+    )
+}
+
+/// At half of what nginx can take, asked at a fixed rate, whether answers come or not.
+fn measure_latency(place: &Path, behind: SocketAddr, proxy: &Proxy, row: &mut Row, rate: f64) {
+    let Some(h2load) = installed("h2load") else { return };
+    for _ in 0..rounds() {
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let Some(mut running) = (proxy.start)(place, at, behind) else { return };
+        running.wait_tcp(at);
+        let log = place.join("latencies");
+        let _ = fs::remove_file(&log);
+        let (per_client, connections) = (format!("--rps={:.0}", rate / CONNECTIONS as f64), format!("-c{CONNECTIONS}"));
+        let (file, seconds) = (format!("--log-file={}", log.display()), format!("-D{}", seconds()));
+        generate(&h2load, &["--h1", &connections, &seconds, &per_client, &file, &format!("http://{at}/")]);
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        // Start, status, microseconds.
+        let mut took: Vec<u64> = text.lines().filter_map(|line| line.split('\t').nth(2)?.parse().ok()).collect();
+        took.sort_unstable();
+        if let Some(p99) = took.get(took.len() * 99 / 100) {
+            row.p99_half.add(*p99 as f64 / 1000.0);
+        }
+    }
 }
 
 impl Row {
@@ -81,7 +118,7 @@ impl Row {
         let mut cpu = Samples::default();
         self.cpu_us.iter().for_each(|value| cpu.add(*value));
         let ratio = Samples::ratio(self.cpu_us.iter().copied().zip(base.iter().copied()));
-        vec![name.to_owned(), cpu.cell(1), ratio.cell(2), self.rate.cell(1), self.p99.cell(1)]
+        vec![name.to_owned(), cpu.cell(1), ratio.cell(2), self.rate.cell(1), self.p99.cell(1), self.p99_half.cell(2)]
     }
 }
 
@@ -155,11 +192,32 @@ fn start_haproxy(place: &Path, at: SocketAddr, behind: SocketAddr) -> Option<Pro
     Some(Program::start(SERVER_CORE, &installed("haproxy")?, &["-db", "-f", &path], &place.join("haproxy.log")))
 }
 
-fn start_ours(place: &Path, at: SocketAddr, behind: SocketAddr) -> Option<Program> {
+/// Built on the way, with what its build needs; not measured where that is missing.
+fn start_pingora(place: &Path, at: SocketAddr, behind: SocketAddr) -> Option<Program> {
+    installed("cmake")?;
+    let target = place.parent()?.join("platformer-bench-peers");
+    let mut build = Command::new("cargo");
+    build
+        .args(["build", "--release", "--quiet", "--target", TRIPLE, "--manifest-path", PINGORA])
+        .env("CARGO_TARGET_DIR", &target);
+    build.status().ok().filter(ExitStatus::success)?;
+    let (at, behind) = (at.to_string(), behind.to_string());
+    Some(Program::start(
+        SERVER_CORE,
+        &target.join(TRIPLE).join("release/empty-pingora"),
+        &[&at, &behind],
+        &place.join("pingora.log"),
+    ))
+}
+
+fn start_ours(place: &Path, at: SocketAddr, behind: SocketAddr, routes: usize) -> Option<Program> {
     let file = place.join("route-table.json");
+    let others = (1..routes)
+        .map(|number| serde_json::json!({"host": format!("app-{number}.example"), "path": "/", "process": "web"}));
+    let all: Vec<_> = std::iter::once(serde_json::json!({"path": "/", "process": "web"})).chain(others).collect();
     let table = serde_json::json!({"sections": [{
         "environment": "production", "app": "bench", "live": 1,
-        "routes": [{"path": "/", "process": "web"}],
+        "routes": all,
         "pools": {"1": {
             "weight": 1,
             "probes": {"web": {"path": "/", "interval_ms": 1000, "timeout_ms": 2000, "rise": 1, "fall": 3}},

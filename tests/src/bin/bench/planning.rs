@@ -244,12 +244,18 @@ fn release(environment: &EnvironmentName, app: &AppName, version: Version) -> Re
         version,
         processes: BTreeMap::from([(web.clone(), spec)]),
         traffic: TrafficSpec {
-            routes: vec![Route { host, path: "/".to_owned(), process: web.clone() }],
+            routes: vec![Route::new(host, "/", web.clone())],
             processes: BTreeMap::from([(web.clone(), ProcessTraffic { probe: Probe::default() })]),
             policy: Policy::default(),
         },
     };
-    ReleaseRecord { document: Digest::of(b"document"), release, scale: BTreeMap::from([(web, 2)]), made_unix_ms: 0 }
+    ReleaseRecord {
+        document: Digest::of(b"document"),
+        release,
+        scale: BTreeMap::from([(web, 2)]),
+        made_unix_ms: 0,
+        overlay: Default::default(),
+    }
 }
 
 fn execute(engine: &mut BTreeMap<InstanceId, ObservedInstance>, step: Step) {

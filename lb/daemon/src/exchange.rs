@@ -1,0 +1,407 @@
+//! Exchange: one request through lb: find → choose → enter the gate → forward → perhaps once more elsewhere → account.
+//! Decisions are lb-core's.
+//!
+//! Streams, which drain by their own deadline, are upgraded connections (WebSocket), `text/event-stream` and
+//! `multipart/x-mixed-replace`; everything else is a request, however long it takes.
+//!
+//! A request that is not idempotent never rides on a connection that was idle for more than a second, because it could
+//! not be sent again if the app had just closed it.
+//! A client that half closes its connection after a request is gone: what it asked for is ended.
+//! Forwarding fields are set, not appended: lb is the edge, what a client claims about itself is dropped.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
+use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
+use lb_core::retry::{self, Failure, Sent};
+use lb_core::{host, path};
+
+use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
+use crate::client::Client;
+use crate::compose::{self, Answered, Forwarded};
+use crate::entrance::Asked;
+use crate::listen::Data;
+use crate::pool::Instance;
+use crate::refusal::Refusal;
+use crate::request::{Access, End, RequestContext};
+use crate::tunnel::Tunnel;
+
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Another request may come on it.
+    GoesOn,
+    /// The answer is out; the client may not have read it.
+    Closes,
+    Gone,
+}
+
+/// Carries the request whose head the client has read.
+pub(crate) async fn carry(data: &Data, client: &mut Client) -> After {
+    let mut ctx = RequestContext::new(&client.connection, &data.balancer);
+    client.connection.begin_request(ctx.number);
+    let mut exchange = Exchange { data, replay: Replay::default() };
+    let after = exchange.run(client, &mut ctx).await;
+    drop(ctx);
+    after
+}
+
+/// Answers what is no request, and closes.
+pub(crate) async fn refuse(data: &Data, client: &mut Client, refusal: Refusal) -> After {
+    let mut ctx = RequestContext::new(&client.connection, &data.balancer);
+    client.head = RequestHead::default();
+    let took = client.answer(&refusal, "", false).await;
+    ctx.refuse(refusal);
+    if took { After::Closes } else { After::Gone }
+}
+
+struct Exchange<'a> {
+    data: &'a Data,
+    replay: Replay,
+}
+
+/// How an attempt came out.
+enum Outcome {
+    Over(After),
+    /// The answer cannot be repaired any more, or nobody waits for it.
+    Broke(End),
+    /// No answer began.
+    Failed {
+        refusal: Refusal,
+        again: bool,
+    },
+}
+
+impl Exchange<'_> {
+    async fn run(&mut self, client: &mut Client, ctx: &mut RequestContext) -> After {
+        self.identify(client, ctx);
+        let framing = match read_request(&client.head, ctx) {
+            Ok(framing) => framing,
+            // What follows on this connection could be anything.
+            Err(refusal) => return self.answer(client, ctx, refusal, false).await,
+        };
+        client.http.begin_incoming(framing.body);
+        let mut first = None;
+        loop {
+            let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
+            let query = target.split_once('?').map_or("", |(_, query)| query);
+            let asked = Asked { method: client.head.method(), query, fields: &client.head.fields };
+            match client.http.unless_ended(self.data.entrance.enter(ctx, &asked)).await {
+                Some(Ok(())) => {}
+                // When none is left to try, the first failure is the better answer.
+                Some(Err(refusal)) => return self.refuse(client, ctx, &framing, first.unwrap_or(refusal)).await,
+                None => return self.end(ctx, End::ClientGone),
+            }
+            ctx.attempts += 1;
+            match self.attempt(client, ctx, &framing).await {
+                Outcome::Over(after) => {
+                    ctx.complete();
+                    return after;
+                }
+                Outcome::Broke(end) => return self.end(ctx, end),
+                Outcome::Failed { refusal, again: true } => {
+                    self.data.balancer.edge.retries.fetch_add(1, Ordering::Relaxed);
+                    first.get_or_insert(refusal);
+                }
+                Outcome::Failed { refusal, again: false } => return self.refuse(client, ctx, &framing, refusal).await,
+            }
+        }
+    }
+
+    fn identify(&self, client: &Client, ctx: &mut RequestContext) {
+        let said = client.head.fields.get(Known::XRequestId).and_then(|field| std::str::from_utf8(field.value).ok());
+        match said.filter(|id| is_request_id(id)) {
+            Some(id) => ctx.id.push_str(id),
+            None => hex(self.data.entrance.draw(), self.data.entrance.draw(), &mut ctx.id),
+        }
+        if self.data.access_log {
+            ctx.access = Some(Access { method: client.head.method().to_owned(), ..Access::default() });
+        }
+    }
+
+    fn end(&self, ctx: &mut RequestContext, end: End) -> After {
+        ctx.end = end;
+        After::Gone
+    }
+
+    /// Answers a request that no instance got, or whose instance failed, and goes on when its body is out of the way.
+    async fn refuse(
+        &self,
+        client: &mut Client,
+        ctx: &mut RequestContext,
+        framing: &RequestFraming,
+        refusal: Refusal,
+    ) -> After {
+        drop(ctx.entry.take());
+        let waits_for_100 = framing.expects_continue && !client.http.is_incoming_over();
+        let goes_on = !waits_for_100 && framing.keep_alive && !self.is_stopping() && client.discard_body().await;
+        self.answer(client, ctx, refusal, goes_on).await
+    }
+
+    async fn answer(&self, client: &mut Client, ctx: &mut RequestContext, refusal: Refusal, goes_on: bool) -> After {
+        let took = client.answer(&refusal, &ctx.id, goes_on).await;
+        ctx.refuse(refusal);
+        match (took, goes_on) {
+            (true, true) => After::GoesOn,
+            (true, false) => After::Closes,
+            (false, _) => After::Gone,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.data.stopping.borrow()
+    }
+
+    async fn attempt(&mut self, client: &mut Client, ctx: &mut RequestContext, framing: &RequestFraming) -> Outcome {
+        let mut instance = match self.connect(client, ctx).await {
+            Some(Ok(instance)) => instance,
+            Some(Err(error)) => return self.not_connected(client, ctx, &error),
+            None => return Outcome::Broke(End::ClientGone),
+        };
+        let Some(entry) = &ctx.entry else { return Outcome::Broke(End::Unknown) };
+        // It was read before, so it is sound.
+        let (host, target) = framing::target(&client.head).unwrap_or((None, "/"));
+        let rewritten = ctx.rule.as_ref().and_then(|rule| rule.rewritten(target, &ctx.path));
+        let forwarded = Forwarded {
+            client: client.connection.client,
+            request_id: &ctx.id,
+            host,
+            path: rewritten.as_deref().unwrap_or(target),
+            instance: entry.backend().address,
+            edits: ctx.rule.as_ref().map(|rule| &rule.route.request_headers),
+        };
+        compose::request(instance.http.wire.out(), &client.head, framing, &forwarded);
+
+        let is_patient = framing.upgrade || asks_for_stream(&client.head);
+        let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, is_patient);
+        attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
+        let head = poll_fn(|cx| attempt.poll_head(cx)).await;
+        let (sent, answered) = (attempt.sent(), attempt.is_answered());
+        let answer = match head {
+            Ok(answer) => answer,
+            Err(fault) => return self.failed(client, ctx, &instance, (sent, answered), fault),
+        };
+        if attempt.instance.head.status() == 101 {
+            return self.switch(client, ctx, framing, instance).await;
+        }
+        ctx.status = Some(attempt.instance.head.status());
+        if is_stream(&attempt.instance.head) {
+            ctx.become_stream();
+            attempt.become_patient();
+        }
+        // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
+        let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*self.data.stopping.borrow();
+        let before = attempt.client.http.wire.written();
+        let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, &answer);
+        if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
+            tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
+            let Fault::Instance(fault) = fault else { return Outcome::Broke(End::ClientGone) };
+            // As long as nothing of it is out, there is a better one.
+            if client.http.wire.written() == before && client.http.wire.take_back() {
+                return Outcome::Failed { refusal: Refusal::of(fault), again: false };
+            }
+            client.flush().await;
+            return Outcome::Broke(End::BrokeOff);
+        }
+        if !attempt.waits_for_continue()
+            && let Err(fault) = poll_fn(|cx| attempt.poll_rest(cx)).await
+        {
+            tracing::debug!(request_id = ctx.id, fault = ?fault, "request broke off after its answer");
+            ctx.complete();
+            return Outcome::Over(After::Closes);
+        }
+        let reusable = answer.keep_alive && attempt.is_request_over() && instance.http.wire.ahead().is_empty();
+        if reusable {
+            self.data.pool.give_back(instance);
+        } else {
+            drop(instance);
+        }
+        ctx.complete();
+        let goes_on = goes_on && (client.http.is_incoming_over() || client.discard_body().await);
+        Outcome::Over(if goes_on { After::GoesOn } else { After::Closes })
+    }
+
+    /// Error: no connection. None: the client went away meanwhile.
+    async fn connect(&self, client: &mut Client, ctx: &mut RequestContext) -> Option<io::Result<Instance>> {
+        let backend = ctx.entry.as_ref()?.backend();
+        let safe = retry::is_idempotent(client.head.method());
+        if !ctx.distrusts_pool
+            && let Some(instance) = self.data.pool.take(backend, safe)
+        {
+            return Some(Ok(instance));
+        }
+        client.http.unless_ended(self.data.pool.connect(backend)).await
+    }
+
+    fn not_connected(&self, client: &Client, ctx: &mut RequestContext, error: &io::Error) -> Outcome {
+        // Others say something of this machine (no ports, no descriptors), nothing of the instance.
+        let its_own = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+        );
+        if let Some(entry) = ctx.entry.as_ref().filter(|_| its_own) {
+            self.data.balancer.connection_failed(entry.backend());
+        }
+        let again = self.may_retry(client, ctx, (Sent::Nothing, false), false);
+        Outcome::Failed { refusal: Refusal::unreachable(), again }
+    }
+
+    fn failed(
+        &self,
+        client: &Client,
+        ctx: &mut RequestContext,
+        instance: &Instance,
+        state: (Sent, bool),
+        fault: Fault,
+    ) -> Outcome {
+        let fault = match fault {
+            Fault::ClientGone | Fault::ClientStuck => return Outcome::Broke(End::ClientGone),
+            Fault::ClientSilent => return Outcome::Failed { refusal: Refusal::late_body(), again: false },
+            Fault::ClientBody(error) => return Outcome::Failed { refusal: Refusal::framing(error), again: false },
+            Fault::Instance(fault) => fault,
+        };
+        let refusal = Refusal::of(fault);
+        let broke_off = fault == InstanceFault::BrokeOff;
+        let again = broke_off && self.may_retry(client, ctx, state, instance.reused);
+        Outcome::Failed { refusal, again }
+    }
+
+    /// When there is to be another attempt, leaves the instance. When it was the pooled connection that failed, that says
+    /// nothing of the instance, and it may be chosen again, on a new connection.
+    /// `state`: how much was sent, and whether something of an answer came.
+    fn may_retry(&self, client: &Client, ctx: &mut RequestContext, state: (Sent, bool), reused: bool) -> bool {
+        let (sent, answered) = state;
+        let allowed = retry::allowed(&Failure {
+            method: client.head.method(),
+            sent,
+            answered,
+            attempts: ctx.attempts,
+            idempotency_key: client.head.fields.has(Known::IdempotencyKey),
+            reused,
+            replayable: self.replay.is_whole(),
+        });
+        if allowed {
+            ctx.distrusts_pool |= reused;
+            if let Some(entry) = ctx.entry.take().filter(|_| !reused) {
+                ctx.tried.push(entry.backend().serial);
+            }
+        }
+        allowed
+    }
+
+    /// The instance leaves HTTP on this connection.
+    async fn switch(
+        &self,
+        client: &mut Client,
+        ctx: &mut RequestContext,
+        framing: &RequestFraming,
+        mut instance: Instance,
+    ) -> Outcome {
+        if !framing.upgrade {
+            let fault = InstanceFault::Invalid("it switches protocols without being asked");
+            return Outcome::Failed { refusal: Refusal::of(fault), again: false };
+        }
+        let upgrade = instance.head.fields.get(Known::Upgrade);
+        if upgrade.is_some_and(|field| framing::is_http2(&field)) {
+            let fault = InstanceFault::Invalid("it switches to HTTP/2");
+            return Outcome::Failed { refusal: Refusal::of(fault), again: false };
+        }
+        let is_websocket = upgrade.is_some_and(|field| field.has_token("websocket"));
+        ctx.status = Some(101);
+        ctx.become_stream();
+        if is_websocket {
+            ctx.connection.set_websocket();
+        }
+        let answer = ResponseFraming { body: BodyLength::None, keep_alive: false, nominates: false };
+        let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
+        let answered = Answered { request_id: &ctx.id, body: BodyLength::None, connection: Some("upgrade"), edits };
+        compose::response(client.http.wire.out(), &instance.head, &answer, &answered);
+        let (wire, patience) = (&mut client.http.wire, &mut client.patience);
+        let mut tunnel = Tunnel::new(
+            wire,
+            &mut instance.http.wire,
+            patience,
+            &client.connection,
+            is_websocket,
+            client.limits.stream_silence,
+        );
+        match poll_fn(|cx| tunnel.poll(cx)).await {
+            Ok(()) => Outcome::Over(After::Closes),
+            Err(error) => {
+                tracing::debug!(request_id = ctx.id, error = %error, "tunnel broke off");
+                Outcome::Over(After::Gone)
+            }
+        }
+    }
+}
+
+/// Checks the head and reads from it what routing needs.
+fn read_request(head: &RequestHead, ctx: &mut RequestContext) -> Result<RequestFraming, Refusal> {
+    if head.method() == "CONNECT" {
+        return Err(Refusal::connect());
+    }
+    let framing = framing::of_request(head).map_err(|error| match error {
+        FramingError::Coding => Refusal::coding(),
+        error => Refusal::framing(error),
+    })?;
+    let (host, target) = framing::target(head).map_err(Refusal::framing)?;
+    ctx.host = host.map(host::canonical).transpose().map_err(Refusal::host)?;
+    ctx.path = path::canonical(target).map_err(Refusal::path)?.into_owned();
+    Ok(framing)
+}
+
+/// Writes the head of the answer. Whether the connection can go on after it.
+fn begin_answer(
+    client: &mut Client,
+    instance: &Instance,
+    ctx: &RequestContext,
+    may_go_on: bool,
+    answer: &ResponseFraming,
+) -> bool {
+    let old = client.head.is_http10();
+    let body = match answer.body {
+        BodyLength::UntilClose | BodyLength::Chunked if old => BodyLength::UntilClose,
+        BodyLength::UntilClose => BodyLength::Chunked,
+        body => body,
+    };
+    let goes_on = may_go_on && body != BodyLength::UntilClose;
+    let connection = compose::connection(goes_on, old);
+    let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
+    let answered = Answered { request_id: &ctx.id, body, connection, edits };
+    compose::response(client.http.wire.out(), &instance.head, answer, &answered);
+    client.http.begin_outgoing(body);
+    goes_on
+}
+
+/// The request says itself that the answer may be silent for long.
+fn asks_for_stream(head: &RequestHead) -> bool {
+    head.fields.all(Known::Accept).any(|accept| contains(accept.value, b"text/event-stream"))
+}
+
+fn is_stream(head: &ResponseHead) -> bool {
+    let kind = head.fields.get(Known::ContentType).map(|field| field.value).unwrap_or_default();
+    ["text/event-stream", "multipart/x-mixed-replace"]
+        .iter()
+        .any(|stream| kind.get(..stream.len()).is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes())))
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}
+
+fn is_request_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn hex(high: u64, low: u64, out: &mut String) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{high:016x}{low:016x}");
+}

@@ -1,0 +1,264 @@
+//! Http1: one side of an exchange in HTTP/1: the body that comes in on a wire, and the one that goes out on it.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use lb_core::http1::chunked::{self, ChunkError};
+use lb_core::http1::{BodyLength, Chunked};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::wire::Wire;
+
+/// What a side sends while nobody wants it yet is kept up to this.
+const AHEAD_BYTES_MAX: usize = 32 << 10;
+
+/// Why a body cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the connection ended before the body did")]
+    Ended,
+    #[error(transparent)]
+    Framing(#[from] ChunkError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+#[derive(Debug)]
+pub(crate) struct Http1<S> {
+    pub(crate) wire: Wire<S>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Over,
+    Bytes(u64),
+    Chunked(Chunked),
+    UntilClose,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    Over,
+    Bytes(u64),
+    /// What is left of the chunk whose size line is out.
+    Chunked(usize),
+    UntilClose,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { wire: Wire::new(stream), incoming: Incoming::Over, outgoing: Outgoing::Over }
+    }
+
+    /// A head was read: this follows.
+    pub(crate) fn begin_incoming(&mut self, length: BodyLength) {
+        self.incoming = match length {
+            BodyLength::None | BodyLength::Bytes(0) => Incoming::Over,
+            BodyLength::Bytes(bytes) => Incoming::Bytes(bytes),
+            BodyLength::Chunked => Incoming::Chunked(Chunked::default()),
+            BodyLength::UntilClose => Incoming::UntilClose,
+        };
+    }
+
+    /// A head is written: this will follow.
+    pub(crate) fn begin_outgoing(&mut self, length: BodyLength) {
+        self.outgoing = match length {
+            BodyLength::None | BodyLength::Bytes(0) => Outgoing::Over,
+            BodyLength::Bytes(bytes) => Outgoing::Bytes(bytes),
+            BodyLength::Chunked => Outgoing::Chunked(0),
+            BodyLength::UntilClose => Outgoing::UntilClose,
+        };
+    }
+
+    /// Ready when the other side has ended. Looks only after the body has come whole; what comes then is the next message.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_incoming_over() { self.poll_ended(cx) } else { Poll::Pending }
+    }
+
+    /// Reads ahead, so far as is kept, to see whether the connection has ended.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.wire.ahead().len() < AHEAD_BYTES_MAX {
+            match self.wire.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What `work` answers; none when the other side goes away first. What it sends meanwhile is kept.
+    pub(crate) async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll_ended(cx).map(|()| None),
+        })
+        .await
+    }
+
+    /// The whole body that came in was consumed.
+    pub(crate) fn is_incoming_over(&self) -> bool {
+        matches!(self.incoming, Incoming::Over)
+    }
+
+    /// What is still to come, where that is known.
+    pub(crate) fn incoming_left(&self) -> Option<u64> {
+        match &self.incoming {
+            Incoming::Over => Some(0),
+            Incoming::Bytes(left) => Some(*left),
+            Incoming::Chunked(_) | Incoming::UntilClose => None,
+        }
+    }
+
+    /// So much of the body is at the start of what was read ahead; 0 when it is over.
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        loop {
+            let at_hand = match &mut self.incoming {
+                Incoming::Over => return Poll::Ready(Ok(0)),
+                Incoming::Bytes(left) => usize::try_from(*left).unwrap_or(usize::MAX).min(self.wire.ahead().len()),
+                Incoming::UntilClose => self.wire.ahead().len(),
+                Incoming::Chunked(chunks) => {
+                    let step = chunks.step(self.wire.ahead())?;
+                    self.wire.consume(step.skip);
+                    if step.over {
+                        self.incoming = Incoming::Over;
+                        return Poll::Ready(Ok(0));
+                    }
+                    step.data
+                }
+            };
+            if at_hand > 0 {
+                return Poll::Ready(Ok(at_hand));
+            }
+            if ready!(self.wire.poll_fill(cx))? == 0 {
+                if matches!(self.incoming, Incoming::UntilClose) {
+                    self.incoming = Incoming::Over;
+                    return Poll::Ready(Ok(0));
+                }
+                return Poll::Ready(Err(BodyError::Ended));
+            }
+        }
+    }
+
+    /// Data that `poll_data` showed is done with.
+    pub(crate) fn consume(&mut self, data: usize) {
+        self.wire.consume(data);
+        match &mut self.incoming {
+            Incoming::Bytes(left) => {
+                *left = left.saturating_sub(data as u64);
+                if *left == 0 {
+                    self.incoming = Incoming::Over;
+                }
+            }
+            Incoming::Chunked(chunks) => chunks.took(data),
+            Incoming::Over | Incoming::UntilClose => {}
+        }
+    }
+
+    /// Sends of `data` what goes at once, framed. More than was promised is not sent.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.outgoing {
+            Outgoing::Over => Poll::Ready(Ok(data.len())),
+            Outgoing::UntilClose => self.wire.poll_send(cx, data),
+            Outgoing::Bytes(left) => {
+                let fits = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+                let sent = ready!(self.wire.poll_send(cx, &data[..fits]))?;
+                *left -= sent as u64;
+                if *left == 0 {
+                    self.outgoing = Outgoing::Over;
+                }
+                Poll::Ready(Ok(sent))
+            }
+            Outgoing::Chunked(left) => {
+                if *left == 0 {
+                    chunked::size_line(data.len(), self.wire.out());
+                    *left = data.len();
+                }
+                let fits = (*left).min(data.len());
+                let sent = ready!(self.wire.poll_send(cx, &data[..fits]))?;
+                *left -= sent;
+                if *left == 0 {
+                    self.wire.out().extend_from_slice(chunked::DATA_END);
+                }
+                Poll::Ready(Ok(sent))
+            }
+        }
+    }
+
+    /// Nothing follows; what that takes goes out with the next flush. False: more was promised, and this connection can
+    /// carry nothing else.
+    pub(crate) fn finish(&mut self) -> bool {
+        match std::mem::replace(&mut self.outgoing, Outgoing::Over) {
+            Outgoing::Over | Outgoing::UntilClose => true,
+            Outgoing::Bytes(left) => left == 0,
+            Outgoing::Chunked(0) => {
+                self.wire.out().extend_from_slice(chunked::LAST);
+                true
+            }
+            Outgoing::Chunked(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Passes a body from one framing to another and answers what came out.
+    async fn pass(from: BodyLength, bytes: &[u8], to: BodyLength) -> Result<String, BodyError> {
+        let ((near, mut far), (out_near, mut out_far)) = (tokio::io::duplex(5), tokio::io::duplex(3));
+        let (mut source, mut sink) = (Http1::new(near), Http1::new(out_near));
+        source.begin_incoming(from);
+        sink.begin_outgoing(to);
+        let feeding = async move {
+            let _ = far.write_all(bytes).await;
+            drop(far);
+        };
+        let passing = async move {
+            loop {
+                let data = poll_fn(|cx| source.poll_data(cx)).await?;
+                if data == 0 {
+                    break;
+                }
+                let sent = poll_fn(|cx| sink.poll_send(cx, &source.wire.ahead()[..data])).await?;
+                source.consume(sent);
+            }
+            sink.finish();
+            poll_fn(|cx| sink.wire.poll_shutdown(cx)).await?;
+            Ok(())
+        };
+        let mut out = String::new();
+        let (_, passed, read) = tokio::join!(feeding, passing, out_far.read_to_string(&mut out));
+        read?;
+        passed.map(|()| out)
+    }
+
+    #[tokio::test]
+    async fn bodies_change_their_framing_and_nothing_else() {
+        use BodyLength::{Bytes, Chunked, UntilClose};
+        let chunks = b"5\r\nhello\r\n6;x\r\n world\r\n0\r\nX: y\r\n\r\n";
+        assert_eq!(pass(Bytes(11), b"hello world", UntilClose).await.unwrap(), "hello world");
+        assert_eq!(pass(Chunked, chunks, UntilClose).await.unwrap(), "hello world");
+        assert_eq!(pass(UntilClose, b"hello world", Bytes(11)).await.unwrap(), "hello world");
+        assert_eq!(pass(Bytes(11), b"hello world, and more", Bytes(11)).await.unwrap(), "hello world");
+        let rechunked = pass(Chunked, chunks, Chunked).await.unwrap();
+        assert_eq!(pass(Chunked, rechunked.as_bytes(), UntilClose).await.unwrap(), "hello world");
+        assert!(rechunked.ends_with("0\r\n\r\n") && !rechunked.contains('X'), "{rechunked}");
+        assert_eq!(pass(Bytes(0), b"", Chunked).await.unwrap(), "0\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn bodies_that_end_early_are_errors() {
+        use BodyLength::{Bytes, Chunked, UntilClose};
+        assert!(matches!(pass(Bytes(12), b"hello world", UntilClose).await, Err(BodyError::Ended)));
+        assert!(matches!(pass(Chunked, b"5\r\nhello\r\n", UntilClose).await, Err(BodyError::Ended)));
+        assert!(matches!(pass(Chunked, b"5\r\nhello5\r\n", UntilClose).await, Err(BodyError::Framing(_))));
+    }
+}
