@@ -21,4 +21,4 @@ pub mod telemetry;
 
 pub use clock::Clock;
 pub use shutdown::Shutdown;
-pub use tasks::Tasks;
+pub use tasks::{Awaited, Tasks};

@@ -6,12 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The tasks of one program. A panic in one is logged with its name and does not take others along.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
     running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+}
+
+/// Something that is no task and is waited for like one until it is dropped: a store, say, whose directory is free only then.
+#[derive(Debug)]
+pub struct Awaited {
+    name: &'static str,
+    tasks: Tasks,
+    _token: TaskTrackerToken,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.tasks.count(self.name, -1);
+    }
 }
 
 impl Tasks {
@@ -42,6 +57,11 @@ impl Tasks {
         })
     }
 
+    pub fn awaited(&self, name: &'static str) -> Awaited {
+        self.count(name, 1);
+        Awaited { name, tasks: self.clone(), _token: self.tracker.token() }
+    }
+
     /// Waits until all have ended, at most `limit`; answers the names of those that still run.
     pub async fn finish(&self, limit: Duration) -> Vec<String> {
         self.tracker.close();
@@ -56,5 +76,19 @@ impl Tasks {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let count = running.entry(name).or_default();
         *count = count.saturating_add_signed(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_task_is_waited_for_and_named() {
+        let tasks = Tasks::new();
+        let store = tasks.awaited("store");
+        assert_eq!(tasks.finish(Duration::ZERO).await, ["store (1)"]);
+        drop(store);
+        assert!(tasks.finish(Duration::from_secs(1)).await.is_empty());
     }
 }

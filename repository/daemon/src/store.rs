@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use appbase_core::Digest;
-use kit::{Clock, Tasks};
+use kit::{Awaited, Clock, Tasks};
 use repository_core::{RepositoryName, UploadId};
 
 pub(crate) use catalogue::{StoredManifest, TagPage, check_catalogue};
@@ -50,8 +50,10 @@ pub(crate) struct Store {
     counters: Counters,
     /// Tags changed since `index.json` was written.
     index_stale: AtomicBool,
-    /// Last, so that the directory is free only when the database is closed.
+    /// After all above, so that the directory is free only when the database is closed.
     _lock: layout::Lock,
+    /// Last: a connection that has ended lets go of the store only after it was counted out.
+    _open: Awaited,
 }
 
 /// A blob opened for reading.
@@ -73,10 +75,11 @@ impl Store {
             sessions: Sessions::default(),
             limits,
             clock,
-            tasks,
             counters: Counters::default(),
             index_stale: AtomicBool::new(true),
             _lock: lock,
+            _open: tasks.awaited("repository-store"),
+            tasks,
         };
         store.recover_uploads().await?;
         Ok(store)
