@@ -3,16 +3,18 @@
 //!
 //! What running instances read (`Release`, `InstanceConfig`, labels) is frozen for a major version.
 
+pub mod balance;
 pub mod instance;
+pub mod probe;
 pub mod release;
 pub mod route;
 pub mod status;
 pub mod table;
 
+pub use balance::{Balance, BalancePolicy, HashKey};
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
-pub use release::{
-    InstanceSpec, Limits, Policy, Probe, ProcessTraffic, Release, Source, TrafficSpec, Value, VersionDocument,
-};
+pub use probe::{Check, Probe};
+pub use release::{InstanceSpec, Limits, Policy, ProcessTraffic, Release, Source, TrafficSpec, Value, VersionDocument};
 pub use route::{HeaderEdits, Redirect, Route};
 pub use status::{Counters, Health, InstanceReport, MemberKind, MemberStatus, ProbeAnswer, Refusal};
 pub use table::TableUpdate;

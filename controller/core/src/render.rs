@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use appbase_core::v1::Policy;
-use appbase_core::{AppName, Digest, EnvironmentName, ReleaseNumber};
+use appbase_core::v1::{Balance, Policy, Probe};
+use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber};
 use dns_core::v1::{AppNames, NameSection, NamedInstance};
 use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
 use serde::Serialize;
@@ -25,6 +25,7 @@ pub fn route_section(
         let pool = pools.entry(instance.release).or_insert_with(|| Pool {
             weight: weight(run, live, instance.release),
             probes: releases.get(&instance.release).map(probes).unwrap_or_default(),
+            balance: releases.get(&instance.release).map(balance).unwrap_or_default(),
             instances: BTreeMap::new(),
         });
         pool.instances.insert(id.clone(), PoolInstance { process: instance.process.clone(), address, state });
@@ -105,9 +106,16 @@ fn weight(run: &Run, live: Option<ReleaseNumber>, release: ReleaseNumber) -> u32
     }
 }
 
-fn probes(record: &ReleaseRecord) -> BTreeMap<appbase_core::ProcessName, appbase_core::v1::Probe> {
+fn probes(record: &ReleaseRecord) -> BTreeMap<ProcessName, Probe> {
     let processes = &record.release.traffic.processes;
     processes.iter().map(|(name, traffic)| (name.clone(), traffic.probe.clone())).collect()
+}
+
+/// Where it is not what is usual anyway.
+fn balance(record: &ReleaseRecord) -> BTreeMap<ProcessName, Balance> {
+    let processes = &record.release.traffic.processes;
+    let own = processes.iter().filter(|(_, traffic)| traffic.balance != Balance::default());
+    own.map(|(name, traffic)| (name.clone(), traffic.balance.clone())).collect()
 }
 
 fn pool_state(state: Traffic) -> Option<InstanceState> {

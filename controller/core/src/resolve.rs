@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{
-    InstanceSpec, Policy, Probe, ProcessTraffic, Redirect, Release, Route, Source, TrafficSpec, Value, VersionDocument,
+    Balance, Check, InstanceSpec, Policy, Probe, ProcessTraffic, Redirect, Release, Route, Source, TrafficSpec, Value,
+    VersionDocument,
 };
 use appbase_core::{EnvironmentName, ProcessName, ReleaseNumber};
 
 use crate::app_file::{self, AppFileError};
-use crate::v1::app_file::{AppFile, LimitsFile, RouteFile, TrafficFile};
+use crate::v1::app_file::{AppFile, BalanceFile, LimitsFile, RouteFile, TrafficFile};
 use crate::v1::state::DesiredApp;
 use crate::words::{self, WordsError};
 
@@ -65,7 +66,8 @@ pub struct Resolved {
 struct Described<'a> {
     command: Option<&'a str>,
     port: Option<u16>,
-    health: Option<&'a str>,
+    health: Option<&'a Check>,
+    balance: &'a BalanceFile,
     instances: Option<u32>,
     limits: &'a LimitsFile,
     overlap: bool,
@@ -89,7 +91,8 @@ pub fn resolve(
         scale.insert(name.clone(), described.instances.unwrap_or(1));
         if described.port.is_some() {
             let probe = probe(described.health, &file.traffic, defaults)?;
-            traffic.insert(name.clone(), ProcessTraffic { probe });
+            let balance = balance(described.balance)?;
+            traffic.insert(name.clone(), ProcessTraffic { probe, balance });
         }
         let spec = InstanceSpec {
             source: document.source.clone(),
@@ -130,7 +133,8 @@ fn described(file: &AppFile) -> Vec<(ProcessName, Described<'_>)> {
             let described = Described {
                 command: process.command.as_deref(),
                 port: process.port,
-                health: process.health.as_deref(),
+                health: process.health.as_ref(),
+                balance: &process.balance,
                 instances: process.instances,
                 limits: &process.limits,
                 overlap: process.overlap,
@@ -144,7 +148,8 @@ fn described(file: &AppFile) -> Vec<(ProcessName, Described<'_>)> {
         let web = Described {
             command: file.command.as_deref(),
             port: file.port,
-            health: file.health.as_deref(),
+            health: file.health.as_ref(),
+            balance: &file.balance,
             instances: file.instances,
             limits: &file.limits,
             overlap: false,
@@ -244,12 +249,28 @@ fn further_route(described: &RouteFile) -> Result<Route, String> {
     Ok(route)
 }
 
-fn probe(path: Option<&str>, file: &TrafficFile, defaults: &Defaults) -> Result<Probe, ResolveError> {
+fn probe(check: Option<&Check>, file: &TrafficFile, defaults: &Defaults) -> Result<Probe, ResolveError> {
+    let times = |key: &str, times: Option<u32>, default| match times {
+        Some(0) => Err(ResolveError::Value { key: key.to_owned(), reason: "at least 1" }),
+        times => Ok(times.unwrap_or(default)),
+    };
     Ok(Probe {
-        path: path.unwrap_or(&defaults.probe.path).to_owned(),
+        check: check.unwrap_or(&defaults.probe.check).clone(),
         interval_ms: millis("traffic.probe_interval", file.probe_interval, defaults.probe.interval_ms)?.max(20),
         timeout_ms: millis("traffic.probe_timeout", file.probe_timeout, defaults.probe.timeout_ms)?.max(20),
-        ..defaults.probe
+        startup_ms: millis("traffic.probe_startup", file.probe_startup, defaults.probe.startup_ms)?,
+        rise: times("traffic.probe_rise", file.probe_rise, defaults.probe.rise)?,
+        fall: times("traffic.probe_fall", file.probe_fall, defaults.probe.fall)?,
+    })
+}
+
+fn balance(file: &BalanceFile) -> Result<Balance, ResolveError> {
+    let default = Balance::default();
+    Ok(Balance {
+        policy: file.policy.clone().unwrap_or(default.policy),
+        sticky: file.sticky,
+        slow_start_ms: millis("balance.slow_start", file.slow_start, default.slow_start_ms)?,
+        eject_after: file.eject_after.unwrap_or(default.eject_after),
     })
 }
 
@@ -343,11 +364,25 @@ mod tests {
         assert!(resolved("[processes.worker]\ncommand = \"./work\"\n", &DesiredApp::default()).is_ok());
         check("command = \"a 'b\"", "command of process web: the quote ' opened at character 2 is never closed");
         check("command = \"a\"\n[traffic]\nsettle = -1", "traffic.settle: seconds, from 0 to 86400");
+        check("command = \"a\"\nport = 1\n[traffic]\nprobe_rise = 0", "traffic.probe_rise: at least 1");
         let overlay = DesiredApp {
             routes: vec![Route::new(None, "/", ProcessName::parse("other").expect("a name"))],
             ..DesiredApp::default()
         };
         assert!(resolved("command = \"a\"", &overlay).is_err());
+    }
+
+    #[test]
+    fn each_process_is_probed_and_balanced_in_its_own_way() {
+        let file = "command = \"./shop\"\nport = 80\n[balance]\npolicy = \"hash:client\"\nslow_start = 2.5\n\
+            [traffic]\nprobe_startup = 5\nprobe_fall = 2\n\
+            [processes.api]\ncommand = \"./api\"\nport = 81\nhealth = \"grpc:shop\"\n";
+        let processes = resolved(file, &DesiredApp::default()).expect("sound").release.traffic.processes;
+        let (web, api) = (&processes["web"], &processes["api"]);
+        assert_eq!((web.balance.policy.to_string(), web.balance.slow_start_ms), ("hash:client".to_owned(), 2_500));
+        assert_eq!((web.probe.check.to_string(), api.probe.check.to_string()), ("/health".into(), "grpc:shop".into()));
+        assert_eq!((web.probe.startup_ms, web.probe.rise, api.probe.fall), (5_000, 1, 2));
+        assert_eq!(api.balance, Balance::default());
     }
 
     #[test]

@@ -168,6 +168,9 @@ fn instances(run: &Run, observed: &Observed, version_of: impl Fn(u64) -> Option<
             phase: phase(seen).to_owned(),
             address: record.address.map(|address| address.to_string()),
             health: worst(reports.iter().map(|report| report.health)),
+            ejected: reports.iter().any(|report| report.ejected),
+            panic: reports.iter().any(|report| report.panic),
+            latency_us: reports.iter().filter_map(|report| report.latency_us).max(),
             in_flight: reports.iter().map(|report| report.in_flight + report.streams).sum(),
             restarts: match seen {
                 Seen::Present(seen) => seen.restarts,

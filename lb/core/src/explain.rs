@@ -80,14 +80,24 @@ pub struct ExplainedInstance {
     pub weight: u32,
     pub address: std::net::SocketAddr,
     pub state: InstanceState,
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// What the daemon knows of one instance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
     pub health: Health,
     pub in_flight: u64,
     /// Whether a request may go to it now.
     pub eligible: bool,
+    /// Left out because requests failed there.
+    #[serde(default)]
+    pub ejected: bool,
+    /// How long answers take it; none: it has not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
 }
-
-/// What the daemon knows of one instance: health, what is in flight, whether new requests may go to it.
-pub type Seen = (Health, u64, bool);
 
 /// Explains a request as it came.
 pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId) -> Option<Seen>) -> Explanation {
@@ -126,16 +136,13 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
     let mut instances = Vec::new();
     for (&release, pool) in &section.pools {
         for (id, instance) in pool.instances.iter().filter(|(_, instance)| instance.process == *rule.process()) {
-            let (health, in_flight, eligible) = seen(id).unwrap_or((Health::Pending, 0, false));
             instances.push(ExplainedInstance {
                 instance: id.clone(),
                 release,
                 weight: pool.weight,
                 address: instance.address,
                 state: instance.state,
-                health,
-                in_flight,
-                eligible,
+                seen: seen(id).unwrap_or_default(),
             });
         }
     }
@@ -146,7 +153,7 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
         (Outcome::Maintenance, text.clone())
     } else if section.hold {
         (Outcome::Held, "requests wait until the hold ends".to_owned())
-    } else if instances.iter().any(|instance| instance.eligible) {
+    } else if instances.iter().any(|instance| instance.seen.eligible) {
         let rewritten = rule.rewritten(target, &canonical);
         (Outcome::Forwarded, rewritten.map(|path| format!("as {path}")).unwrap_or_default())
     } else {
@@ -181,7 +188,7 @@ mod tests {
     #[test]
     fn says_which_rule_and_which_instances() {
         let table = Table::new(&BTreeMap::from([section("one", &[(Some("a.example"), "/x")])])).expect("sound");
-        let up = |_: &InstanceId| Some((Health::Up, 3, true));
+        let up = |_: &InstanceId| Some(Seen { health: Health::Up, in_flight: 3, eligible: true, ..Seen::default() });
         let fields = Fields::default();
         let question = |host, target| Question { host, target, method: "GET", fields: &fields };
         let outcome = |host, path| explain(&table, &question(host, path), up).outcome;

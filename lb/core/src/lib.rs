@@ -6,10 +6,13 @@
 //! Start at [`v1`] for what the controller publishes, at [`table`] for its checked form, at [`route`] for a request.
 
 pub mod drain;
+pub mod eject;
 pub mod explain;
 pub mod health;
 pub mod host;
 pub mod http1;
+pub mod key;
+pub mod latency;
 pub mod path;
 pub mod pick;
 pub mod retry;

@@ -1,18 +1,85 @@
-//! Pick: which instance of those that may take this request. A pool by weight, then the less loaded of two drawn.
+//! Pick: which instance of those that may take this request. First a release by weight, then one of its instances as the
+//! process's policy says.
+//!
+//! - peak-ewma: of two that are drawn the one with the lower load ([`Standing::load`]).
+//! - round-robin: in turn.
+//! - hash: the member that ranks highest for the key (rendezvous hashing), as long as it has no more than 1.25 times its
+//!   share of what is in flight; else the next one. A member that comes or goes moves its own keys alone.
+//!
+//! A member that starts slowly stands back in some of the draws, one that asked to be left alone in all, unless nobody
+//! else is there.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use appbase_core::v1::{BalancePolicy, HashKey};
 
 /// The members of one release, and the share of new requests they take together.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub struct Share<T> {
     pub weight: u32,
+    pub policy: BalancePolicy,
     pub members: Vec<T>,
+    /// Whose turn it is.
+    turn: AtomicU64,
 }
 
-/// Power of two choices. `load` answers what a member has in flight, or none when it must not be chosen (tried before).
-///
+impl<T> Share<T> {
+    /// `turn`: where round robin begins.
+    pub fn new(weight: u32, policy: BalancePolicy, turn: u64) -> Self {
+        Self { weight, policy, members: Vec::new(), turn: AtomicU64::new(turn) }
+    }
+}
+
+/// What is known of a request and of members at this moment. Asked of those alone that a choice comes to.
+pub trait Judge<T> {
+    /// None: the request lacks what the policy goes by, and is balanced by load.
+    fn key(&self, key: &HashKey) -> Option<u64>;
+    /// False: it must not be chosen (tried before).
+    fn is_able(&self, member: &T) -> bool;
+    fn in_flight(&self, member: &T) -> u64;
+    /// Of its name, the same everywhere.
+    fn hash(&self, member: &T) -> u64;
+    fn standing(&self, member: &T) -> Standing;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How long answers take it; none: nobody knows yet.
+    pub latency: Option<Duration>,
+    pub in_flight: u64,
+    /// Of 1,000 draws it takes so many.
+    pub ramp: u16,
+    /// It asked to be left alone for a while.
+    pub backs_off: bool,
+}
+
+/// Below this all are equally fast: it is what machines and networks vary by.
+const LATENCY_FLOOR: Duration = Duration::from_millis(1);
+pub const RAMP_FULL: u16 = 1_000;
+
+impl Standing {
+    /// Whether it is the better one of two. Whoever has the lower load: what is in flight and one more, each for as long
+    /// as answers take. Where one of the two is not known yet, what is in flight alone.
+    fn is_better(&self, other: &Self) -> bool {
+        let load = |one: &Self| match (self.latency, other.latency, one.latency) {
+            (Some(_), Some(_), Some(own)) => {
+                own.max(LATENCY_FLOOR).as_nanos().saturating_mul(u128::from(one.in_flight) + 1)
+            }
+            _ => u128::from(one.in_flight),
+        };
+        (self.backs_off, load(self)) < (other.backs_off, load(other))
+    }
+
+    fn stands_back(&self, seeds: &mut Seeds) -> bool {
+        self.backs_off || (self.ramp < RAMP_FULL && seeds.below(RAMP_FULL.into()) >= Some(self.ramp.into()))
+    }
+}
+
 /// Shares without weight, or without a member that may be chosen, take no part; the others keep their proportion.
 /// Equal seeds choose equally.
-pub fn choose<T>(shares: &[Share<T>], load: impl Fn(&T) -> Option<u64>, seed: u64) -> Option<&T> {
-    let open = |share: &&Share<T>| share.weight > 0 && share.members.iter().any(|member| load(member).is_some());
+pub fn choose<'a, T>(shares: &'a [Share<T>], judge: &impl Judge<T>, seed: u64) -> Option<&'a T> {
+    let open = |share: &&Share<T>| share.weight > 0 && share.members.iter().any(|member| judge.is_able(member));
     let total: u64 = shares.iter().filter(open).map(|share| u64::from(share.weight)).sum();
     let mut seeds = Seeds(seed);
     let mut point = seeds.below(total)?;
@@ -22,18 +89,67 @@ pub fn choose<T>(shares: &[Share<T>], load: impl Fn(&T) -> Option<u64>, seed: u6
         point = point.saturating_sub(weight);
         here
     })?;
-    let able = || share.members.iter().filter_map(|member| Some((member, load(member)?)));
-    let count = able().count() as u64;
-    let first = seeds.below(count)?;
-    // The second is drawn among the others, so that both are never the same.
-    let second = seeds.below(count - 1).map_or(first, |other| if other >= first { other + 1 } else { other });
-    // A load is read again here: `nth` may miss one whose load went away meanwhile, and then the other one is it.
-    let drawn = |at: u64| able().nth(usize::try_from(at).unwrap_or(usize::MAX));
-    match (drawn(first), drawn(second)) {
-        (Some((a, load_a)), Some((b, load_b))) => Some(if load_b < load_a { b } else { a }),
-        (Some((one, _)), None) | (None, Some((one, _))) => Some(one),
-        (None, None) => None,
+    match &share.policy {
+        BalancePolicy::PeakEwma => less_loaded(share, judge, &mut seeds),
+        BalancePolicy::RoundRobin => in_turn(share, judge, &mut seeds),
+        BalancePolicy::Hash(key) => match judge.key(key) {
+            Some(key) => highest(share, judge, key),
+            None => less_loaded(share, judge, &mut seeds),
+        },
     }
+}
+
+fn able<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>) -> impl Iterator<Item = &'a T> + Clone {
+    share.members.iter().filter(|member| judge.is_able(member))
+}
+
+fn less_loaded<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, seeds: &mut Seeds) -> Option<&'a T> {
+    let count = able(share, judge).count() as u64;
+    let drawn = |at: u64| able(share, judge).nth(usize::try_from(at).unwrap_or(usize::MAX));
+    let first = seeds.below(count)?;
+    let one = drawn(first)?;
+    // The second is drawn among the others, so that both are never the same.
+    let Some(second) = seeds.below(count - 1) else { return Some(one) };
+    let other = drawn(if second >= first { second + 1 } else { second })?;
+    let (own, others) = (judge.standing(one), judge.standing(other));
+    Some(match (own.stands_back(seeds), others.stands_back(seeds)) {
+        (true, false) => other,
+        (false, true) => one,
+        _ if others.is_better(&own) => other,
+        _ => one,
+    })
+}
+
+fn in_turn<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, seeds: &mut Seeds) -> Option<&'a T> {
+    let turn = share.turn.fetch_add(1, Ordering::Relaxed);
+    let count = able(share, judge).count();
+    let first = usize::try_from(turn % u64::try_from(count).ok().filter(|count| *count > 0)?).ok()?;
+    let mut order = able(share, judge).cycle().skip(first).take(count);
+    let next = order.clone().next();
+    order.find(|member| !judge.standing(member).stands_back(seeds)).or(next)
+}
+
+fn highest<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, key: u64) -> Option<&'a T> {
+    let in_flight: u64 = able(share, judge).map(|member| judge.in_flight(member)).sum();
+    let count = able(share, judge).count() as u64;
+    // 1.25 times the share of each, once this request is there, and always room for one.
+    let room = ((in_flight + 1) * 5).div_ceil((count * 4).max(1));
+    let rank = |member: &&T| Seeds(key ^ judge.hash(member)).draw();
+    let has_room = |member: &&T| judge.in_flight(member) < room && !judge.standing(member).backs_off;
+    able(share, judge).filter(has_room).max_by_key(rank).or_else(|| able(share, judge).max_by_key(rank))
+}
+
+/// What a member takes of its draws this long after it joined others, of 1,000: a tenth at first, then more and more
+/// evenly until the window is over.
+pub fn ramp(since: Duration, window: Duration) -> u16 {
+    let full = u128::from(RAMP_FULL);
+    let share = since.as_nanos() * full / window.as_nanos().max(1);
+    share.clamp(full / 10, full) as u16
+}
+
+/// Of a text, the same everywhere and always (FNV-1a).
+pub fn hash(text: &[u8]) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Numbers from a seed (splitmix64): even enough for choices, no secret.
@@ -60,24 +176,66 @@ impl Seeds {
 mod tests {
     use super::*;
 
-    fn share(weight: u32, members: &[(usize, Option<u64>)]) -> Share<(usize, Option<u64>)> {
-        Share { weight, members: members.to_vec() }
+    /// A number, and how it stands; none: it must not be chosen.
+    type Member = (u64, Option<Standing>);
+
+    struct AsGiven(Option<u64>);
+
+    impl Judge<Member> for AsGiven {
+        fn key(&self, _: &HashKey) -> Option<u64> {
+            self.0
+        }
+        fn is_able(&self, member: &Member) -> bool {
+            member.1.is_some()
+        }
+        fn in_flight(&self, member: &Member) -> u64 {
+            member.1.map_or(0, |standing| standing.in_flight)
+        }
+        fn hash(&self, member: &Member) -> u64 {
+            hash(&member.0.to_be_bytes())
+        }
+        fn standing(&self, member: &Member) -> Standing {
+            member.1.unwrap_or(IDLE)
+        }
     }
 
-    fn counts(shares: &[Share<(usize, Option<u64>)>]) -> Vec<usize> {
+    const IDLE: Standing = Standing { latency: None, in_flight: 0, ramp: RAMP_FULL, backs_off: false };
+
+    fn busy(in_flight: u64) -> Standing {
+        Standing { in_flight, ..IDLE }
+    }
+
+    fn taking(ms: u64, in_flight: u64) -> Standing {
+        Standing { latency: Some(Duration::from_millis(ms)), in_flight, ..IDLE }
+    }
+
+    fn share(weight: u32, policy: BalancePolicy, members: &[Member]) -> Share<Member> {
+        Share { members: members.to_vec(), ..Share::new(weight, policy, 0) }
+    }
+
+    fn by_load(weight: u32, members: &[Member]) -> Share<Member> {
+        share(weight, BalancePolicy::PeakEwma, members)
+    }
+
+    /// How often each was chosen, of 10,000.
+    fn counts(shares: &[Share<Member>]) -> Vec<u64> {
         let mut counts = vec![0; 8];
         for seed in 0..10_000 {
-            if let Some((id, _)) = choose(shares, |member| member.1, seed) {
-                counts[*id] += 1;
+            if let Some((id, _)) = choose(shares, &AsGiven(None), seed) {
+                counts[*id as usize] += 1;
             }
         }
         counts
     }
 
+    fn pair(first: Standing, second: Standing) -> Vec<u64> {
+        counts(&[by_load(1, &[(0, Some(first)), (1, Some(second))])])
+    }
+
     #[test]
     fn weights_are_kept_and_zero_takes_none() {
-        let counts =
-            counts(&[share(90, &[(0, Some(0))]), share(10, &[(1, Some(0)), (2, Some(0))]), share(0, &[(3, Some(0))])]);
+        let (one, two, three) = ((1, Some(IDLE)), (2, Some(IDLE)), (3, Some(IDLE)));
+        let counts = counts(&[by_load(90, &[(0, Some(IDLE))]), by_load(10, &[one, two]), by_load(0, &[three])]);
         assert!((8_800..9_200).contains(&counts[0]), "{counts:?}");
         assert!((800..1_200).contains(&(counts[1] + counts[2])), "{counts:?}");
         assert_eq!(counts[3], 0);
@@ -85,32 +243,136 @@ mod tests {
 
     #[test]
     fn the_most_loaded_one_is_avoided_and_ties_are_even() {
-        let counts_loaded = counts(&[share(1, &[(0, Some(9)), (1, Some(0)), (2, Some(0))])]);
-        assert_eq!(counts_loaded[0], 0, "of two different ones it is never the less loaded");
-        let even = counts(&[share(1, &[(0, Some(0)), (1, Some(0))])]);
-        assert!((4_700..5_300).contains(&even[0]), "{even:?}");
+        let loaded = counts(&[by_load(1, &[(0, Some(busy(9))), (1, Some(IDLE)), (2, Some(IDLE))])]);
+        assert_eq!(loaded[0], 0, "of two different ones it is never the less loaded");
+        for even in [pair(IDLE, IDLE), pair(taking(5, 2), taking(5, 2)), pair(taking(0, 1), taking(1, 1))] {
+            assert!((4_700..5_300).contains(&even[0]), "{even:?}");
+        }
+    }
+
+    #[test]
+    fn load_is_what_is_in_flight_times_how_long_answers_take() {
+        assert_eq!(pair(taking(50, 0), taking(5, 3))[1], 10_000, "5 × 4 is less than 50 × 1");
+        assert_eq!(pair(taking(50, 0), taking(5, 30))[0], 10_000, "5 × 31 is more than 50 × 1");
+        // One of them never answered yet: only what is in flight can be compared.
+        assert_eq!(pair(taking(50, 0), busy(1))[0], 10_000);
+        assert_eq!(pair(taking(50, 1), IDLE)[1], 10_000);
+    }
+
+    #[test]
+    fn who_asked_to_be_left_alone_is_while_there_is_another() {
+        let away = Standing { backs_off: true, ..IDLE };
+        assert_eq!(pair(away, taking(900, 50))[1], 10_000);
+        assert_eq!(pair(away, Standing { in_flight: 1, ..away })[0], 10_000, "of two, the less loaded");
+        assert_eq!(counts(&[by_load(1, &[(0, Some(away))])])[0], 10_000);
+        let alternate = share(1, BalancePolicy::RoundRobin, &[(0, Some(away)), (1, Some(IDLE))]);
+        assert_eq!(counts(&[alternate])[1], 10_000);
+    }
+
+    #[test]
+    fn who_starts_slowly_takes_its_part_of_the_draws() {
+        for policy in [BalancePolicy::PeakEwma, BalancePolicy::RoundRobin] {
+            let starting = Standing { ramp: 200, ..IDLE };
+            let counts = counts(&[share(1, policy, &[(0, Some(starting)), (1, Some(IDLE))])]);
+            // It takes a fifth of the draws that fall on it, and of two draws half fall on it.
+            assert!((850..1_150).contains(&counts[0]), "{counts:?}");
+        }
+        assert_eq!(counts(&[by_load(1, &[(0, Some(Standing { ramp: 1, ..IDLE }))])])[0], 10_000, "nobody else");
+    }
+
+    #[test]
+    fn a_slow_start_is_even() {
+        let at = |seconds| ramp(Duration::from_secs(seconds), Duration::from_secs(10));
+        assert_eq!([0, 1, 5, 9, 10, 100].map(at), [100, 100, 500, 900, 1_000, 1_000]);
+        assert_eq!(ramp(Duration::ZERO, Duration::ZERO), 100);
+    }
+
+    #[test]
+    fn in_turn() {
+        let members: Vec<Member> = vec![(0, Some(IDLE)), (1, None), (2, Some(busy(9))), (3, Some(IDLE))];
+        let shares = [share(1, BalancePolicy::RoundRobin, &members)];
+        let order: Vec<u64> =
+            (0..6).filter_map(|seed| choose(&shares, &AsGiven(None), seed)).map(|one| one.0).collect();
+        assert_eq!(order, [0, 2, 3, 0, 2, 3]);
+    }
+
+    fn hashed(members: &[Member], key: u64) -> Option<u64> {
+        let shares = [share(1, BalancePolicy::Hash(HashKey::Path), members)];
+        choose(&shares, &AsGiven(Some(key)), key).map(|member| member.0)
+    }
+
+    #[test]
+    fn a_key_stays_with_its_member_and_only_those_of_one_that_goes_move() {
+        let four: Vec<Member> = (0..4).map(|id| (id, Some(IDLE))).collect();
+        let three: Vec<Member> = four.iter().copied().filter(|(id, _)| *id != 2).collect();
+        let mut counts = [0; 4];
+        for key in (0..4_000).map(|key: u64| hash(&key.to_be_bytes())) {
+            let before = hashed(&four, key).expect("one of them");
+            counts[before as usize] += 1;
+            assert_eq!(hashed(&four, key), Some(before));
+            if before != 2 {
+                assert_eq!(hashed(&three, key), Some(before), "its member is still there");
+            }
+        }
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_member_with_more_than_its_share_passes_a_key_on() {
+        let at = |in_flight: [u64; 3]| -> Vec<Member> { (0..).zip(in_flight.map(|n| Some(busy(n)))).collect() };
+        let key = 7;
+        let own = hashed(&at([0, 0, 0]), key).expect("one of them") as usize;
+        // 30 in flight and one more: 1.25 × 31 / 3, rounded up, is 13.
+        let with = |own_count| {
+            let mut counts = [(30 - own_count) / 2; 3];
+            counts[own] = own_count;
+            hashed(&at(counts), key).map(|id| id as usize)
+        };
+        assert_eq!(with(12), Some(own));
+        assert_ne!(with(14), Some(own));
+        let mut away = at([0, 0, 0]);
+        away[own].1 = Some(Standing { backs_off: true, ..IDLE });
+        assert_ne!(hashed(&away, key), Some(own as u64));
     }
 
     #[test]
     fn a_pool_without_a_usable_member_gives_its_share_to_the_others() {
-        let counts = counts(&[share(99, &[(0, None)]), share(1, &[(1, Some(5))])]);
+        let counts = counts(&[by_load(99, &[(0, None)]), by_load(1, &[(1, Some(busy(5)))])]);
         assert_eq!((counts[0], counts[1]), (0, 10_000));
-        assert_eq!(choose(&[share(1, &[(0, None)])], |member| member.1, 1), None);
-        assert_eq!(choose(&[share(0, &[(0, Some(0))])], |member| member.1, 1), None);
-        assert_eq!(choose::<()>(&[], |()| Some(0), 1), None);
+        for none in [vec![], vec![by_load(1, &[(0, None)])], vec![by_load(0, &[(0, Some(IDLE))])]] {
+            assert_eq!(choose(&none, &AsGiven(None), 1), None);
+        }
+    }
+
+    fn standings() -> impl proptest::strategy::Strategy<Value = Option<Standing>> {
+        use proptest::prelude::*;
+        let standing = (proptest::option::of(0u64..5_000), 0u64..5, 0u16..=RAMP_FULL, any::<bool>());
+        proptest::option::of(standing.prop_map(|(ms, in_flight, ramp, backs_off)| Standing {
+            latency: ms.map(Duration::from_millis),
+            in_flight,
+            ramp,
+            backs_off,
+        }))
     }
 
     proptest::proptest! {
         #[test]
-        fn never_one_that_must_not_be_chosen(
-            loads in proptest::collection::vec((0u32..3, proptest::collection::vec(proptest::option::of(0u64..5), 0..5)), 0..4),
+        fn one_is_chosen_when_one_may_be_and_never_another(
+            given in proptest::collection::vec((0u32..3, 0usize..3, proptest::collection::vec(standings(), 0..5)), 0..4),
             seed: u64,
+            key: Option<u64>,
         ) {
-            let shares: Vec<_> = loads.into_iter().map(|(weight, members)| Share { weight, members }).collect();
-            let possible = shares.iter().any(|share| share.weight > 0 && share.members.iter().any(Option::is_some));
-            let chosen = choose(&shares, |load| *load, seed);
+            let policies = [BalancePolicy::PeakEwma, BalancePolicy::RoundRobin, BalancePolicy::Hash(HashKey::Path)];
+            let shares: Vec<_> = given
+                .into_iter()
+                .map(|(weight, policy, members)| {
+                    share(weight, policies[policy].clone(), &(0..).zip(members).collect::<Vec<_>>())
+                })
+                .collect();
+            let possible = shares.iter().any(|s| s.weight > 0 && s.members.iter().any(|member| member.1.is_some()));
+            let chosen = choose(&shares, &AsGiven(key), seed);
             proptest::prop_assert_eq!(chosen.is_some(), possible);
-            proptest::prop_assert!(chosen.is_none_or(Option::is_some));
+            proptest::prop_assert!(chosen.is_none_or(|member| member.1.is_some()));
         }
     }
 }

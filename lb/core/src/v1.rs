@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use appbase_core::v1::{Probe, Route};
+use appbase_core::v1::{Balance, Probe, Route};
 use appbase_core::{AppName, EnvironmentName, InstanceId, ProcessName, ReleaseNumber};
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +28,15 @@ pub struct RouteSection {
 }
 
 /// The instances of one release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Share of new requests beside the other pools of the section; 0 takes none.
     pub weight: u32,
     /// How the instances of each process are probed.
     pub probes: BTreeMap<ProcessName, Probe>,
+    /// How requests are spread over the instances of a process; as `Balance::default` where none is given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub balance: BTreeMap<ProcessName, Balance>,
     pub instances: BTreeMap<InstanceId, PoolInstance>,
 }
 

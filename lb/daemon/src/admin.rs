@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use kit::problem::Problem;
-use lb_core::explain::{Explanation, Question, explain};
+use lb_core::explain::{Explanation, Question, Seen, explain};
 use lb_core::http1::RequestHead;
 use serde::Deserialize;
 
@@ -51,10 +51,18 @@ async fn explain_route(
     let snapshot = balancer.snapshot.load();
     let no_table = || Problem::new(503, "no-table", "no route table is in force yet");
     let table = snapshot.table.as_ref().ok_or_else(no_table)?;
+    let now = balancer.clock.elapsed();
     let seen = |id: &appbase_core::InstanceId| {
         let backend = balancer.backends.get(id)?;
-        let eligible = snapshot.is_eligible(backend.serial);
-        Some((backend.health(), backend.gate.inside(), eligible))
+        let judgement = backend.judgement();
+        let latency = backend.latency(now).map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        Some(Seen {
+            health: judgement.machine.health(),
+            in_flight: backend.gate.inside(),
+            eligible: backend.is_eligible(),
+            ejected: judgement.ejection.is_out(),
+            latency_us: latency,
+        })
     };
     let mut head = RequestHead::default();
     let lines: String = query.headers.lines().map(|line| format!("{}\r\n", line.trim())).collect();
@@ -119,6 +127,8 @@ impl Admin {
             ("platform_lb_connections_total", "counter", &edge.connections),
             ("platform_lb_connections_open", "gauge", &edge.connections_open),
             ("platform_lb_retries_total", "counter", &edge.retries),
+            ("platform_lb_retries_denied_total", "counter", &edge.retries_denied),
+            ("platform_lb_ejections_total", "counter", &edge.ejections),
             ("platform_lb_table_swaps_total", "counter", &edge.swaps),
             ("platform_lb_late_heads_total", "counter", &edge.late_heads),
         ] {
@@ -136,13 +146,26 @@ impl Admin {
         writeln!(out, "# TYPE platform_lb_instance_up gauge")?;
         writeln!(out, "# TYPE platform_lb_instance_in_flight gauge")?;
         writeln!(out, "# TYPE platform_lb_instance_streams gauge")?;
+        writeln!(out, "# TYPE platform_lb_instance_ejected gauge")?;
+        writeln!(out, "# TYPE platform_lb_instance_panic gauge")?;
+        writeln!(out, "# TYPE platform_lb_instance_latency_seconds gauge")?;
+        let now = self.0.clock.elapsed();
         for backend in self.0.all_backends() {
-            let (id, up) = (&backend.id, u8::from(backend.health() == Health::Up));
+            let (id, health) = (&backend.id, backend.health());
+            let up = u8::from(health == Health::Up);
+            let ejected = u8::from(backend.judgement().ejection.is_out());
+            let panic = u8::from(health == Health::Down && backend.is_eligible());
             let streams = backend.streams();
             writeln!(out, "platform_lb_instance_up{{instance=\"{id}\"}} {up}")?;
             let requests = backend.gate.inside().saturating_sub(streams);
             writeln!(out, "platform_lb_instance_in_flight{{instance=\"{id}\"}} {requests}")?;
             writeln!(out, "platform_lb_instance_streams{{instance=\"{id}\"}} {streams}")?;
+            writeln!(out, "platform_lb_instance_ejected{{instance=\"{id}\"}} {ejected}")?;
+            writeln!(out, "platform_lb_instance_panic{{instance=\"{id}\"}} {panic}")?;
+            if let Some(latency) = backend.latency(now) {
+                let seconds = latency.as_secs_f64();
+                writeln!(out, "platform_lb_instance_latency_seconds{{instance=\"{id}\"}} {seconds:.6}")?;
+            }
         }
         Ok(())
     }

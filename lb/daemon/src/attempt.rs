@@ -98,6 +98,8 @@ pub(crate) struct Attempt<'a> {
     answered: bool,
     /// It is the client whom the request waits for.
     client_owes: bool,
+    /// From the end of the request to the head of its answer; none: the answer came before.
+    took: Option<Duration>,
     /// When something last moved.
     moved: Instant,
     /// How long the instance may be silent.
@@ -132,6 +134,7 @@ impl<'a> Attempt<'a> {
             answering: false,
             answered: false,
             client_owes: false,
+            took: None,
             moved: Instant::now(),
             silence: if is_patient { limits.stream_silence } else { limits.silence },
             upward: Pace::new(limits.pace_window),
@@ -148,6 +151,16 @@ impl<'a> Attempt<'a> {
             (_, true) => Sent::HeadOnly,
             (_, false) => Sent::Body,
         }
+    }
+
+    /// From the end of the request to the head of its answer; none: the answer came before.
+    pub(crate) fn took(&self) -> Option<Duration> {
+        self.took
+    }
+
+    /// Since something last moved.
+    pub(crate) fn waited(&self) -> Duration {
+        self.moved.elapsed()
     }
 
     /// Something of an answer came.
@@ -213,6 +226,7 @@ impl<'a> Attempt<'a> {
         self.answering = true;
         // It is not sent again. What of it has not gone at all yet still does.
         self.replay.truncated = true;
+        self.took = self.is_request_over().then(|| self.waited());
         self.moved = Instant::now();
         Poll::Ready(Ok(framing))
     }

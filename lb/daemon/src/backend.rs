@@ -1,7 +1,7 @@
 //! Backend: one instance as lb knows it, apart from any table. Survives table swaps.
 //!
-//! Owns: the gate, what is inside it, the health. An instance whose address changed is a new backend. A backend's gate
-//! is open exactly while the table in force has it active.
+//! Owns: the gate, what is inside it, the health, what requests told of it. An instance whose address changed is a new
+//! backend. A backend's gate is open exactly while the table in force has it active.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,17 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use appbase_core::InstanceId;
-use appbase_core::v1::{Health, Probe, ProbeAnswer};
+use appbase_core::v1::{Balance, Health, Probe, ProbeAnswer};
+use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 use kit::gate::{Gate, Pass};
 use kit::member::InForce;
-use lb_core::drain;
+use lb_core::eject::Ejection;
 use lb_core::health::HealthMachine;
 use lb_core::v1::Drain;
+use lb_core::{drain, pick};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Connection;
+use crate::experience::Experience;
 
 /// While something drains it is looked at this often: who became a stream meanwhile is asked to go, who came in at the
 /// last moment is cut.
@@ -33,6 +35,11 @@ pub(crate) struct Backend {
     pub(crate) id: InstanceId,
     pub(crate) serial: u64,
     pub(crate) address: SocketAddr,
+    /// Of its name: the same at every lb.
+    pub(crate) hash: u64,
+    pub(crate) experience: Experience,
+    /// Since when it takes requests without a break, in nanoseconds of lb's clock; 0: it does not.
+    pub(crate) joined: AtomicU64,
     pub(crate) gate: Arc<Gate>,
     inside: Mutex<BTreeMap<u64, Inside>>,
     streams: AtomicU64,
@@ -46,6 +53,14 @@ pub(crate) struct Backend {
     in_force: Arc<InForce>,
 }
 
+/// Whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) section: SectionKey,
+    pub(crate) release: ReleaseNumber,
+    pub(crate) process: ProcessName,
+}
+
 /// Who is inside, and how to end it.
 struct Inside {
     connection: Arc<Connection>,
@@ -56,8 +71,11 @@ struct Inside {
 /// What lb thinks of it, and how it asks.
 #[derive(Debug, Clone)]
 pub(crate) struct Judgement {
+    pub(crate) place: Place,
     pub(crate) machine: HealthMachine,
     pub(crate) probe: Probe,
+    pub(crate) balance: Balance,
+    pub(crate) ejection: Ejection,
     /// The host that traffic will come with; none: its address.
     pub(crate) host: Option<String>,
     pub(crate) tries: u64,
@@ -83,6 +101,9 @@ impl Backend {
             id: id.clone(),
             serial: SERIALS.fetch_add(1, Ordering::Relaxed),
             address,
+            hash: pick::hash(id.as_str().as_bytes()),
+            experience: Experience::default(),
+            joined: AtomicU64::new(0),
             gate,
             inside: Mutex::default(),
             streams: AtomicU64::new(0),
@@ -103,9 +124,14 @@ impl Backend {
         self.judgement().machine.health()
     }
 
-    /// Whether its first probe is still to decide.
-    pub(crate) fn is_undecided(&self) -> bool {
-        self.judgement().machine.is_undecided()
+    /// How long its answers take as of now; none: it has not answered yet.
+    pub(crate) fn latency(&self, now: Duration) -> Option<Duration> {
+        self.experience.latency().map(|latency| latency.at(now))
+    }
+
+    /// Whether new requests may go to it now.
+    pub(crate) fn is_eligible(&self) -> bool {
+        self.joined.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn streams(&self) -> u64 {

@@ -5,6 +5,7 @@
 //! one enters only what is open.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,13 +16,16 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use kit::member::InForce;
 use kit::{Clock, Shutdown, Tasks};
+use lb_core::eject::{self, Ejection};
 use lb_core::health::HealthMachine;
-use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance};
+use lb_core::http1::ResponseHead;
+use lb_core::v1::{Drain, InstanceState, PoolInstance};
 use lb_core::{Section, Table};
 use tokio::sync::{Notify, watch};
 
-use crate::backend::{Backend, Judgement};
+use crate::backend::{Backend, Judgement, Place};
 use crate::counters::ReleaseCounters;
+use crate::experience;
 use crate::probe;
 use crate::snapshot::{Lasting, Snapshot};
 
@@ -54,6 +58,9 @@ pub(crate) struct EdgeCounters {
     pub(crate) connections: AtomicU64,
     pub(crate) connections_open: AtomicU64,
     pub(crate) retries: AtomicU64,
+    /// Wanted, and not made: the budget of the app was spent.
+    pub(crate) retries_denied: AtomicU64,
+    pub(crate) ejections: AtomicU64,
     pub(crate) swaps: AtomicU64,
     pub(crate) late_heads: AtomicU64,
     /// By the code in `x-platform-error`.
@@ -90,10 +97,10 @@ impl Balancer {
         let mut closing = Vec::new();
         let mut named = BTreeMap::new();
         for section in table.sections() {
-            for pool in section.published.pools.values() {
+            for (release, pool) in &section.published.pools {
                 for (id, instance) in &pool.instances {
-                    let judgement = first_judgement(section, instance, pool, presumed);
-                    let backend = self.backend(id, instance, judgement, &mut control.departed);
+                    let judgement = first_judgement(section, *release, instance, presumed, now);
+                    let backend = self.backend(id, instance.address, judgement, &mut control.departed);
                     if instance.state == InstanceState::Active {
                         backend.open();
                     } else {
@@ -137,12 +144,13 @@ impl Balancer {
     fn backend(
         self: &Arc<Self>,
         id: &InstanceId,
-        instance: &PoolInstance,
+        address: SocketAddr,
         judgement: Judgement,
         departed: &mut Vec<Arc<Backend>>,
     ) -> Arc<Backend> {
-        if let Some(backend) = self.backends.get(id).filter(|backend| backend.address == instance.address) {
+        if let Some(backend) = self.backends.get(id).filter(|backend| backend.address == address) {
             let mut known = backend.judgement();
+            (known.place, known.balance) = (judgement.place, judgement.balance);
             if known.probe != judgement.probe || known.host != judgement.host {
                 known.probe = judgement.probe;
                 known.host = judgement.host;
@@ -151,7 +159,7 @@ impl Balancer {
             drop(known);
             return Arc::clone(&backend);
         }
-        let backend = Backend::new(id, instance.address, judgement, &self.in_force);
+        let backend = Backend::new(id, address, judgement, &self.in_force);
         if let Some(old) = self.backends.insert(id.clone(), Arc::clone(&backend)) {
             old.retired.cancel();
             departed.push(old);
@@ -173,7 +181,8 @@ impl Balancer {
 
     /// The one pointer swap.
     fn store(&self, table: &Arc<Table>, lasting: &mut Lasting) {
-        self.snapshot.store(Arc::new(Snapshot::of(table, &self.backends, lasting)));
+        let snapshot = Snapshot::of(table, &self.backends, lasting, self.clock.elapsed());
+        self.snapshot.store(Arc::new(snapshot));
         self.version.send_modify(|version| *version += 1);
     }
 
@@ -192,13 +201,79 @@ impl Balancer {
     pub(crate) fn connection_failed(&self, backend: &Backend) {
         let mut judgement = backend.judgement();
         let probe = judgement.probe.clone();
-        let changed = judgement.machine.failed(&probe);
+        let changed = judgement.machine.failed(&probe, self.clock.elapsed());
         drop(judgement);
         backend.probe_now.notify_one();
         if changed {
             tracing::warn!(instance = %backend.id, address = %backend.address, "instance is down: it takes no connections");
             self.health_changed();
         }
+    }
+
+    /// Takes what an answer's head tells of the instance. `took`: from the end of the request on.
+    pub(crate) fn learn(&self, backend: &Backend, head: &ResponseHead, took: Option<Duration>) {
+        let (status, experience) = (head.status(), &backend.experience);
+        if status == 503
+            && let Some(wanted) = experience::retry_after(head, self.clock.unix_ms())
+        {
+            experience.back_off(wanted, self.clock.elapsed());
+        }
+        if eject::is_gateway_failure(status) {
+            self.gateway_failure(backend, took.unwrap_or_default());
+        } else if status >= 500 {
+            experience.answered_badly(took.unwrap_or_default(), self.clock.elapsed());
+        } else if let Some(took) = took {
+            experience.answered(took, self.clock.elapsed());
+        }
+    }
+
+    /// A request failed there, the instance's fault. After some in a row it is left out for a while.
+    pub(crate) fn gateway_failure(&self, backend: &Backend, took: Duration) {
+        let in_a_row = backend.experience.failed(took, self.clock.elapsed());
+        let limit = backend.judgement().balance.eject_after;
+        if limit > 0 && in_a_row >= limit {
+            backend.experience.begin_a_new_row();
+            self.eject(backend, in_a_row);
+        }
+    }
+
+    /// Leaves it out, when that leaves enough others.
+    fn eject(&self, backend: &Backend, in_a_row: u32) {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(table) = self.snapshot.load().table.clone() else { return };
+        let place = backend.judgement().place.clone();
+        let (taking, out) = self.count_peers(&table, &place);
+        let mut judgement = backend.judgement();
+        let takes = judgement.machine.health() == Health::Up && !judgement.ejection.is_out();
+        if !takes || !eject::may_eject(taking, out) {
+            return;
+        }
+        let seconds = judgement.ejection.eject(self.clock.elapsed()).as_secs();
+        drop(judgement);
+        self.edge.ejections.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(instance = %backend.id, in_a_row, seconds, "instance is left out: requests fail there");
+        self.store(&table, &mut control.lasting);
+        drop(control);
+        // Its return is a probe's.
+        backend.probe_now.notify_one();
+        self.in_force.changed();
+    }
+
+    /// Of the instances beside which one stands: how many take requests, and how many are left out.
+    fn count_peers(&self, table: &Table, place: &Place) -> (usize, usize) {
+        let pool = table.section(&place.section).and_then(|section| section.published.pools.get(&place.release));
+        let instances = pool.into_iter().flat_map(|pool| &pool.instances);
+        let peers = instances.filter(|(_, peer)| peer.process == place.process && peer.state == InstanceState::Active);
+        let (mut taking, mut out) = (0, 0);
+        for peer in peers.filter_map(|(id, _)| self.backends.get(id)) {
+            let judgement = peer.judgement();
+            match (judgement.machine.health(), judgement.ejection.is_out()) {
+                (Health::Up, true) => out += 1,
+                (Health::Up, false) => taking += 1,
+                _ => {}
+            }
+        }
+        (taking, out)
     }
 
     /// Every backend that still has something to do with this process.
@@ -247,6 +322,9 @@ impl Balancer {
             cut: backend.cut_count(),
             // Nobody asks what one that is up says; a table may name thousands.
             last_probe: judgement.last.filter(|_| judgement.machine.health() != Health::Up),
+            ejected: judgement.ejection.is_out(),
+            panic: judgement.machine.health() == Health::Down && backend.is_eligible(),
+            latency_us: backend.latency(now).map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -254,15 +332,26 @@ impl Balancer {
 /// For a backend whose section is not known any more (its address changed twice within one table): the defaults.
 const DRAIN_OF_THE_UNKNOWN: Drain = Drain { requests_ms: 30_000, streams_ms: 30_000 };
 
-fn first_judgement(section: &Section, instance: &PoolInstance, pool: &Pool, presumed: bool) -> Judgement {
+fn first_judgement(
+    section: &Section,
+    release: ReleaseNumber,
+    instance: &PoolInstance,
+    presumed: bool,
+    now: Duration,
+) -> Judgement {
+    let process = instance.process.clone();
+    let pool = section.published.pools.get(&release);
     let routes = section.published.routes.iter().filter(|route| route.process == instance.process);
     let mut hosts = routes.filter_map(|route| route.host.as_deref());
     let presumed = presumed && instance.state == InstanceState::Active;
     Judgement {
-        machine: if presumed { HealthMachine::presumed() } else { HealthMachine::pending() },
-        probe: pool.probes.get(&instance.process).cloned().unwrap_or_default(),
+        machine: if presumed { HealthMachine::presumed() } else { HealthMachine::pending(now) },
+        probe: pool.and_then(|pool| pool.probes.get(&process)).cloned().unwrap_or_default(),
+        balance: pool.and_then(|pool| pool.balance.get(&process)).cloned().unwrap_or_default(),
+        ejection: Ejection::default(),
         host: hosts.find(|host| !host.starts_with('*')).map(str::to_owned),
         tries: 0,
         last: None,
+        place: Place { section: section.key.clone(), release, process },
     }
 }

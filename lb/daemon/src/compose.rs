@@ -9,6 +9,8 @@ use appbase_core::v1::HeaderEdits;
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 
+use crate::entrance::STICKY_COOKIE;
+
 /// What lb itself says of a request.
 pub(crate) struct Forwarded<'a> {
     pub(crate) client: IpAddr,
@@ -71,6 +73,8 @@ pub(crate) struct Answered<'a> {
     pub(crate) body: BodyLength,
     pub(crate) connection: Option<&'static str>,
     pub(crate) edits: Option<&'a HeaderEdits>,
+    /// The client is to stay with the instance of this number.
+    pub(crate) sticks_to: Option<u64>,
 }
 
 pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &ResponseFraming, answered: &Answered<'_>) {
@@ -90,6 +94,10 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &Respons
         }
     }
     add(out, answered.edits);
+    if let Some(instance) = answered.sticks_to {
+        let attributes = "Path=/; HttpOnly; SameSite=Lax";
+        display(out, "Set-Cookie", format_args!("{STICKY_COOKIE}={instance:016x}; {attributes}"));
+    }
     line(out, "X-Request-Id", answered.request_id.as_bytes());
     if let Some(connection) = answered.connection {
         line(out, "Connection", connection.as_bytes());
@@ -194,8 +202,13 @@ mod tests {
         head.read(came.as_bytes()).unwrap();
         let framing = framing::of_response(&head, "GET").unwrap();
         let mut out = Vec::new();
-        let answered =
-            Answered { request_id: "id", body: BodyLength::UntilClose, connection: Some("close"), edits: None };
+        let answered = Answered {
+            request_id: "id",
+            body: BodyLength::UntilClose,
+            connection: Some("close"),
+            edits: None,
+            sticks_to: None,
+        };
         response(&mut out, &head, &framing, &answered);
         let expect =
             "HTTP/1.1 200 Fine\r\nSet-Cookie: a\r\nset-cookie: b\r\nX-Request-Id: id\r\nConnection: close\r\n\r\n";
@@ -208,7 +221,7 @@ mod tests {
             &mut out,
             &head,
             &framing,
-            &Answered { request_id: "id", body: framing.body, connection: None, edits: None },
+            &Answered { request_id: "id", body: framing.body, connection: None, edits: None, sticks_to: None },
         );
         assert!(String::from_utf8(out).unwrap().contains("\r\nContent-Length: 7\r\nETag: x\r\n"));
     }
@@ -242,7 +255,8 @@ mod tests {
         head.read(b"HTTP/1.1 200 OK\r\nServer: odd\r\nX-Tier: none\r\n\r\n").unwrap();
         let edits = HeaderEdits { set: map(&[("x-tier", "gold")]), remove: ["server".to_owned()].into(), ..edits };
         let framing = framing::of_response(&head, "HEAD").unwrap();
-        let answered = Answered { request_id: "id", body: framing.body, connection: None, edits: Some(&edits) };
+        let answered =
+            Answered { request_id: "id", body: framing.body, connection: None, edits: Some(&edits), sticks_to: None };
         let mut out = Vec::new();
         response(&mut out, &head, &framing, &answered);
         let expect = "HTTP/1.1 200 OK\r\nx-tier: gold\r\nVia-Lb: 1\r\nX-Request-Id: id\r\n\r\n";

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use appbase_core::v1::HashKey;
 use arc_swap::Guard;
 use lb_core::http1::Fields;
+use lb_core::pick::{Judge, Standing};
 use lb_core::rule::{Ask, Rule};
-use lb_core::{pick, route};
+use lb_core::{key, pick, route};
 
 use crate::balancer::Balancer;
 use crate::hold;
 use crate::refusal::Refusal;
 use crate::request::RequestContext;
-use crate::snapshot::{SectionTargets, Snapshot, Target};
+use crate::snapshot::{ProcessTargets, SectionTargets, Snapshot, Target};
 
+/// The cookie by which a client stays with its instance: the hash of the instance's name, in hexadecimal.
+pub(crate) const STICKY_COOKIE: &str = "platformer-instance";
 /// How often a request may find a gate that closed this instant; each time costs a whole swap.
 const REFUSED_ENTRIES_MAX: u32 = 16;
 
@@ -100,7 +104,10 @@ impl Entrance {
         if section.hold {
             return Ok(Step::Wait(Arc::clone(&targets.held), None));
         }
-        let target = match self.choose(targets, rule, ctx) {
+        if ctx.attempts == 0 {
+            targets.retries.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        let target = match self.choose(targets, rule, &ask, ctx) {
             Ok(target) => target,
             // A table that came late may name only instances this lb has never asked.
             Err(refusal) if targets.process(rule.process()).is_some_and(|process| process.undecided) => {
@@ -109,6 +116,10 @@ impl Entrance {
             Err(refusal) => return Err(refusal),
         };
         ctx.counters = Some(Arc::clone(&target.counters));
+        ctx.sticks_to = targets.process(rule.process()).filter(|process| process.sticky).and_then(|_| {
+            let new = target.backend.hash;
+            (sticky(fields) != Some(new)).then_some(new)
+        });
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         if let Some(access) = &mut ctx.access {
             access.release = target.release;
@@ -122,6 +133,7 @@ impl Entrance {
         &self,
         targets: &'a SectionTargets,
         rule: &Rule,
+        ask: &Ask<'_>,
         ctx: &RequestContext,
     ) -> Result<&'a Target, Refusal> {
         let nobody = |reason: &str| {
@@ -131,15 +143,62 @@ impl Entrance {
         let Some(process) = targets.process(rule.process()) else {
             return Err(nobody("no pool with weight has instances of it"));
         };
-        let load = |target: &Target| {
-            let backend = &target.backend;
-            (!ctx.tried.contains(&backend.serial)).then(|| backend.gate.inside())
-        };
-        pick::choose(&process.shares, load, self.draw()).ok_or_else(|| {
+        let judge = Chooser { balancer: &self.balancer, ctx, ask };
+        let known = process.sticky.then(|| judge.known(process)).flatten();
+        known.or_else(|| pick::choose(&process.shares, &judge, self.draw())).ok_or_else(|| {
             let reason = if process.shares.is_empty() { process.nobody } else { "no other instance is left to try" };
             nobody(reason)
         })
     }
+}
+
+/// What a choice for one request goes by.
+struct Chooser<'a> {
+    balancer: &'a Balancer,
+    ctx: &'a RequestContext,
+    ask: &'a Ask<'a>,
+}
+
+impl Chooser<'_> {
+    /// The instance that the client had, when it takes requests still.
+    fn known<'t>(&self, process: &'t ProcessTargets) -> Option<&'t Target> {
+        let had = sticky(self.ask.fields)?;
+        let members = process.shares.iter().flat_map(|share| &share.members);
+        members.into_iter().find(|target| target.backend.hash == had && self.is_able(target))
+    }
+}
+
+impl Judge<Target> for Chooser<'_> {
+    fn key(&self, key: &HashKey) -> Option<u64> {
+        key::of(key, self.ask, self.ctx.connection.client)
+    }
+
+    fn is_able(&self, target: &Target) -> bool {
+        !self.ctx.tried.contains(&target.backend.serial)
+    }
+
+    fn in_flight(&self, target: &Target) -> u64 {
+        target.backend.gate.inside()
+    }
+
+    fn hash(&self, target: &Target) -> u64 {
+        target.backend.hash
+    }
+
+    fn standing(&self, target: &Target) -> Standing {
+        let (backend, now) = (&target.backend, self.balancer.clock.elapsed());
+        Standing {
+            latency: backend.latency(now),
+            in_flight: backend.gate.inside(),
+            ramp: target.ramp(now),
+            backs_off: backend.experience.backs_off(now),
+        }
+    }
+}
+
+fn sticky(fields: &Fields) -> Option<u64> {
+    let value = std::str::from_utf8(key::cookie(fields, STICKY_COOKIE)?).ok()?;
+    u64::from_str_radix(value, 16).ok()
 }
 
 #[cfg(test)]
@@ -168,6 +227,7 @@ mod tests {
                 InstanceId::parse(name).expect("a name"),
                 PoolInstance { process: web.clone(), address, state },
             )]),
+            ..Pool::default()
         };
         let section = RouteSection {
             environment: EnvironmentName::default_name(),

@@ -12,6 +12,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
@@ -85,7 +86,7 @@ impl Exchange<'_> {
             Err(refusal) => return self.answer(client, ctx, refusal, false).await,
         };
         client.http.begin_incoming(framing.body);
-        let mut first = None;
+        let (mut first, mut charged) = (None, 0);
         loop {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
             let query = target.split_once('?').map_or("", |(_, query)| query);
@@ -96,6 +97,14 @@ impl Exchange<'_> {
                 Some(Err(refusal)) => return self.refuse(client, ctx, &framing, first.unwrap_or(refusal)).await,
                 None => return self.end(ctx, End::ClientGone),
             }
+            if let Some(first) = &first {
+                // Another connection to the same instance is no second try.
+                if ctx.tried.len() > charged && !self.withdraw(ctx) {
+                    return self.refuse(client, ctx, &framing, first.clone()).await;
+                }
+                charged = ctx.tried.len();
+                self.data.balancer.edge.retries.fetch_add(1, Ordering::Relaxed);
+            }
             ctx.attempts += 1;
             match self.attempt(client, ctx, &framing).await {
                 Outcome::Over(after) => {
@@ -104,7 +113,6 @@ impl Exchange<'_> {
                 }
                 Outcome::Broke(end) => return self.end(ctx, end),
                 Outcome::Failed { refusal, again: true } => {
-                    self.data.balancer.edge.retries.fetch_add(1, Ordering::Relaxed);
                     first.get_or_insert(refusal);
                 }
                 Outcome::Failed { refusal, again: false } => return self.refuse(client, ctx, &framing, refusal).await,
@@ -180,11 +188,22 @@ impl Exchange<'_> {
         let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, is_patient);
         attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
         let head = poll_fn(|cx| attempt.poll_head(cx)).await;
-        let (sent, answered) = (attempt.sent(), attempt.is_answered());
+        let (sent, answered, waited) = (attempt.sent(), attempt.is_answered(), attempt.waited());
         let answer = match head {
             Ok(answer) => answer,
-            Err(fault) => return self.failed(client, ctx, &instance, (sent, answered), fault),
+            Err(fault) => {
+                if let (Fault::Instance(fault), Some(entry)) = (&fault, &ctx.entry) {
+                    // A pooled connection may just have been closed, which says nothing.
+                    if !(instance.reused && *fault == InstanceFault::BrokeOff) {
+                        self.data.balancer.gateway_failure(entry.backend(), waited);
+                    }
+                }
+                return self.failed(client, ctx, &instance, (sent, answered), fault);
+            }
         };
+        if let Some(entry) = &ctx.entry {
+            self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
+        }
         if attempt.instance.head.status() == 101 {
             return self.switch(client, ctx, framing, instance).await;
         }
@@ -200,6 +219,9 @@ impl Exchange<'_> {
         if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
             tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
             let Fault::Instance(fault) = fault else { return Outcome::Broke(End::ClientGone) };
+            if let Some(entry) = &ctx.entry {
+                self.data.balancer.gateway_failure(entry.backend(), Duration::ZERO);
+            }
             // As long as nothing of it is out, there is a better one.
             if client.http.wire.written() == before && client.http.wire.take_back() {
                 return Outcome::Failed { refusal: Refusal::of(fault), again: false };
@@ -248,6 +270,7 @@ impl Exchange<'_> {
         );
         if let Some(entry) = ctx.entry.as_ref().filter(|_| its_own) {
             self.data.balancer.connection_failed(entry.backend());
+            self.data.balancer.gateway_failure(entry.backend(), Duration::ZERO);
         }
         let again = self.may_retry(client, ctx, (Sent::Nothing, false), false);
         Outcome::Failed { refusal: Refusal::unreachable(), again }
@@ -296,6 +319,19 @@ impl Exchange<'_> {
         allowed
     }
 
+    /// Takes a retry out of the app's budget.
+    fn withdraw(&self, ctx: &RequestContext) -> bool {
+        let balancer = &self.data.balancer;
+        let Some(entry) = &ctx.entry else { return false };
+        let snapshot = balancer.snapshot.load();
+        let retries = snapshot.section(&entry.backend().judgement().place.section).map(|section| &section.retries);
+        let granted = retries.is_none_or(|retries| retries.withdraw(balancer.clock.elapsed()));
+        if !granted {
+            balancer.edge.retries_denied.fetch_add(1, Ordering::Relaxed);
+        }
+        granted
+    }
+
     /// The instance leaves HTTP on this connection.
     async fn switch(
         &self,
@@ -321,7 +357,8 @@ impl Exchange<'_> {
         }
         let answer = ResponseFraming { body: BodyLength::None, keep_alive: false, nominates: false };
         let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
-        let answered = Answered { request_id: &ctx.id, body: BodyLength::None, connection: Some("upgrade"), edits };
+        let (body, connection) = (BodyLength::None, Some("upgrade"));
+        let answered = Answered { request_id: &ctx.id, body, connection, edits, sticks_to: ctx.sticks_to };
         compose::response(client.http.wire.out(), &instance.head, &answer, &answered);
         let (wire, patience) = (&mut client.http.wire, &mut client.patience);
         let mut tunnel = Tunnel::new(
@@ -374,7 +411,7 @@ fn begin_answer(
     let goes_on = may_go_on && body != BodyLength::UntilClose;
     let connection = compose::connection(goes_on, old);
     let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
-    let answered = Answered { request_id: &ctx.id, body, connection, edits };
+    let answered = Answered { request_id: &ctx.id, body, connection, edits, sticks_to: ctx.sticks_to };
     compose::response(client.http.wire.out(), &instance.head, answer, &answered);
     client.http.begin_outgoing(body);
     goes_on

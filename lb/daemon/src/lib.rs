@@ -18,6 +18,7 @@ mod connection;
 mod counters;
 mod entrance;
 mod exchange;
+mod experience;
 mod hold;
 mod http1;
 mod listen;

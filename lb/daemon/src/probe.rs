@@ -1,36 +1,33 @@
 //! Probe: asks each instance whether it is up, as long as a table names it.
 //!
-//! One task per backend. A new connection each time, so that what is asked is also whether it accepts; no redirects
-//! followed; any 2xx passes. The interval is drawn between 90 and 110 % of what is wanted, so that many instances are
+//! One task per backend. A new connection each time, so that what is asked is also whether it accepts. The interval is drawn between 90 and 110 % of what is wanted, so that many instances are
 //! not asked in one moment. A connection that failed under a request has the instance asked at once.
 //!
 //! Until it is up for the first time, an instance is asked again after a tenth of the time it has been waited for: that
 //! finds it soon after it started, and costs few questions when it starts slowly. The time begins anew when it comes
 //! further: first connecting leads nowhere, then it is refused, then something answers. Of the failures meanwhile one in
 //! an interval counts.
+//!
+//! One that was left out because requests failed there comes back with the first pass after its time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use appbase_core::v1::{Health, Probe, ProbeAnswer};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
+use appbase_core::v1::{Health, ProbeAnswer};
 use kit::{Shutdown, Tasks};
 use lb_core::pick::Seeds;
-use tokio::net::TcpStream;
 
 use crate::backend::Backend;
 use crate::balancer::Balancer;
 
-/// Of the answer's body, so much is kept for people.
-const BODY_BYTES_MAX: usize = 512;
+mod ask;
+
+use ask::{REFUSED, ask};
+
 /// How often at the most an instance is asked that was never up.
 const START_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Probes that failed connections ask for are at least this far apart.
 const HURRY_PAUSE: Duration = Duration::from_millis(50);
-const REFUSED: &str = "connection refused";
-const USER_AGENT: &str = concat!("platformer-lb/", env!("CARGO_PKG_VERSION"), " (probe)");
 
 /// Asks until no table names the backend, or shutdown.
 pub(crate) fn start(balancer: &Arc<Balancer>, backend: &Arc<Backend>, tasks: &Tasks, shutdown: &Shutdown) {
@@ -56,7 +53,7 @@ async fn probe_forever(balancer: &Balancer, backend: &Backend) {
             let judgement = backend.judgement();
             (judgement.probe.clone(), judgement.host.clone())
         };
-        let answer = ask(backend, &probe, host.as_deref()).await;
+        let answer = ask(backend.address, &probe, host.as_deref()).await;
         let now = balancer.clock.elapsed();
         let interval = Duration::from_millis(probe.interval_ms);
         let counts = passed(&answer) || was_up || failed_at.is_none_or(|at| now - at >= interval);
@@ -67,6 +64,9 @@ async fn probe_forever(balancer: &Balancer, backend: &Backend) {
         judge(balancer, backend, answer, counts);
         was_up |= backend.health() == Health::Up;
         let wanted = if was_up { interval } else { start.pause(now).min(interval) };
+        let out_for = backend.judgement().ejection.until().map(|until| until.saturating_sub(now));
+        // At the end of its time it is asked at once.
+        let wanted = out_for.filter(|left| !left.is_zero()).map_or(wanted, |left| wanted.min(left));
         let percent = 90 + u32::try_from(seeds.below(21).unwrap_or_default()).unwrap_or_default();
         let pause = wanted * percent / 100;
         let hurry = HURRY_PAUSE.min(pause);
@@ -106,14 +106,14 @@ enum Stage {
     Silent,
     /// There is a machine, and nothing listens.
     Refuses,
-    /// With a status, whichever.
+    /// Whatever it says.
     Answers,
 }
 
 impl Stage {
     fn of(answer: &ProbeAnswer) -> Self {
         match (&answer.status, &answer.error) {
-            (Some(_), _) => Self::Answers,
+            (Some(_), _) | (None, None) => Self::Answers,
             (None, Some(error)) if error == REFUSED => Self::Refuses,
             (None, _) => Self::Silent,
         }
@@ -121,7 +121,7 @@ impl Stage {
 }
 
 fn passed(answer: &ProbeAnswer) -> bool {
-    answer.error.is_none() && answer.status.is_some_and(|status| (200..300).contains(&status))
+    answer.error.is_none() && answer.status.is_none_or(|status| (200..300).contains(&status))
 }
 
 /// Takes an answer into the judgement; one that does not count is only shown.
@@ -133,8 +133,9 @@ fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer, counts: bo
     let changed = match (counts, passed(&answer)) {
         (false, _) => false,
         (true, true) => judgement.machine.passed(&probe, now),
-        (true, false) => judgement.machine.failed(&probe),
+        (true, false) => judgement.machine.failed(&probe, now),
     };
+    let comes_back = counts && passed(&answer) && judgement.ejection.passed(now);
     judgement.tries += 1;
     let why = answer.error.clone().unwrap_or_default();
     let status = answer.status;
@@ -149,75 +150,15 @@ fn judge(balancer: &Balancer, backend: &Backend, answer: ProbeAnswer, counts: bo
             _ => tracing::info!(instance = %backend.id, "instance is up"),
         }
     }
-    if changed || decided {
+    if comes_back {
+        tracing::info!(instance = %backend.id, "instance takes requests again");
+    }
+    if changed || decided || comes_back {
         // Requests may have waited for it.
         balancer.health_changed();
     } else if first {
         // People wait for the first answer of a new instance, also when it decides nothing yet.
         balancer.in_force.changed();
-    }
-}
-
-async fn ask(backend: &Backend, probe: &Probe, host: Option<&str>) -> ProbeAnswer {
-    let limit = Duration::from_millis(probe.timeout_ms);
-    let mut answer = ProbeAnswer { tries: 0, status: None, body: String::new(), error: None };
-    match tokio::time::timeout(limit, exchange(backend, probe, host)).await {
-        Ok(Ok((status, body))) => {
-            answer.status = Some(status);
-            // Control characters take six bytes each on the wire and say nothing to people.
-            let text = String::from_utf8_lossy(&body);
-            answer.body = text.chars().filter(|char| !char.is_control() || *char == '\n').collect();
-            while answer.body.len() > BODY_BYTES_MAX {
-                answer.body.pop();
-            }
-        }
-        Ok(Err(error)) => answer.error = Some(error),
-        Err(_) => answer.error = Some(format!("no answer in {} ms", probe.timeout_ms)),
-    }
-    answer
-}
-
-fn refusal(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-/// One request on a connection of its own: status and the beginning of the body.
-async fn exchange(backend: &Backend, probe: &Probe, host: Option<&str>) -> Result<(u16, Vec<u8>), String> {
-    let stream = TcpStream::connect(backend.address).await.map_err(|error| refusal(&error))?;
-    let host = host.map_or_else(|| backend.address.to_string(), str::to_owned);
-    let request = http::Request::get(&probe.path)
-        .header(http::header::HOST, host)
-        .header(http::header::USER_AGENT, USER_AGENT)
-        .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| kit::problem::chain(&error))?;
-    let answered = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let (mut body, mut kept) = (response.into_body(), Vec::new());
-        while kept.len() < BODY_BYTES_MAX {
-            let Some(frame) = body.frame().await else { break };
-            if let Ok(data) = frame?.into_data() {
-                kept.extend_from_slice(&data[..data.len().min(BODY_BYTES_MAX - kept.len())]);
-            }
-        }
-        Ok::<_, hyper::Error>((status, kept))
-    };
-    // The connection makes the request go on; when it ends first, the request says how.
-    let driven = async {
-        let _ = connection.await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        biased;
-        answer = answered => answer.map_err(|error| kit::problem::chain(&error)),
-        () = driven => Err("connection ended".to_owned()),
     }
 }
 
@@ -239,8 +180,8 @@ mod tests {
         };
         assert_eq!(pause(&failed("no answer in 1000 ms"), seconds(100)), 10);
         assert_eq!(pause(&failed("no answer in 1000 ms"), seconds(105)), 500);
-        assert_eq!(pause(&failed(&refusal(&refused)), seconds(106)), 10);
-        assert_eq!(pause(&failed(&refusal(&refused)), seconds(107)), 100);
+        assert_eq!(pause(&failed(&ask::refusal(&refused)), seconds(106)), 10);
+        assert_eq!(pause(&failed(&ask::refusal(&refused)), seconds(107)), 100);
         assert_eq!(pause(&answered, seconds(110)), 10);
         // Going back gives nothing: what flutters is not asked more often.
         assert_eq!(pause(&failed("connection ended"), seconds(112)), 200);

@@ -35,6 +35,8 @@ pub(crate) struct RequestContext {
     pub(crate) distrusts_pool: bool,
     /// The status that goes to the client.
     pub(crate) status: Option<u16>,
+    /// The client is told to stay with this instance.
+    pub(crate) sticks_to: Option<u64>,
     /// What lb answered itself.
     refusal: Option<Refusal>,
     /// Of the release it went to, or the live one of its section.
@@ -83,6 +85,7 @@ impl RequestContext {
             attempts: 0,
             distrusts_pool: false,
             status: None,
+            sticks_to: None,
             refusal: None,
             counters: None,
             end: End::Unknown,

@@ -1,15 +1,16 @@
 //! Snapshot: table and health in one value that never changes. A request loads it once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use appbase_core::v1::Health;
+use appbase_core::v1::{Balance, Health};
 use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 use dashmap::DashMap;
-use lb_core::pick::Share;
+use lb_core::pick::{self, Share};
 use lb_core::v1::InstanceState;
-use lb_core::{Section, Table};
+use lb_core::{Section, Table, retry};
 
 use crate::backend::Backend;
 use crate::counters::ReleaseCounters;
@@ -29,6 +30,7 @@ pub(crate) struct SectionTargets {
     pub(crate) held: Arc<AtomicUsize>,
     /// Counts what lb answers itself; none while no release is live.
     pub(crate) live: Option<Arc<ReleaseCounters>>,
+    pub(crate) retries: Arc<Retries>,
     processes: BTreeMap<ProcessName, ProcessTargets>,
 }
 
@@ -39,13 +41,37 @@ pub(crate) struct ProcessTargets {
     pub(crate) nobody: &'static str,
     /// `shares` is empty and the first probe of an active one has not ended: requests wait for it.
     pub(crate) undecided: bool,
+    /// Clients stay with their instance.
+    pub(crate) sticky: bool,
 }
 
-#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) backend: Arc<Backend>,
     pub(crate) release: ReleaseNumber,
     pub(crate) counters: Arc<ReleaseCounters>,
+    /// It joined others: from when on, and for how long, it takes less than its share.
+    starts_slowly: Option<(Duration, Duration)>,
+}
+
+impl Target {
+    /// Its part of the draws that fall on it, of 1,000.
+    pub(crate) fn ramp(&self, now: Duration) -> u16 {
+        let Some((joined, window)) = self.starts_slowly else { return pick::RAMP_FULL };
+        pick::ramp(now.saturating_sub(joined), window)
+    }
+}
+
+/// What an app's requests may be sent again.
+pub(crate) struct Retries {
+    pub(crate) requests: AtomicU64,
+    budget: Mutex<retry::Budget>,
+}
+
+impl Retries {
+    pub(crate) fn withdraw(&self, now: Duration) -> bool {
+        let requests = self.requests.load(Ordering::Relaxed);
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).withdraw(requests, now)
+    }
 }
 
 /// What lives longer than one table, by section: created when first needed, dropped with the section.
@@ -53,15 +79,24 @@ pub(crate) struct Target {
 pub(crate) struct Lasting {
     pub(crate) held: BTreeMap<SectionKey, Arc<AtomicUsize>>,
     pub(crate) counters: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>>,
+    retries: BTreeMap<SectionKey, Arc<Retries>>,
+    /// How many snapshots there were: round robin goes on from there.
+    snapshots: u64,
 }
 
 impl Lasting {
     /// Forgets sections and releases that the table no longer names.
-    fn keep(&mut self, table: &Table) {
+    fn keep(&mut self, table: &Table, now: Duration) {
+        self.snapshots += 1;
+        self.retries.retain(|key, _| table.section(key).is_some());
         self.held.retain(|key, _| table.section(key).is_some());
         self.counters.retain(|key, _| table.section(key).is_some());
         for section in table.sections() {
             self.held.entry(section.key.clone()).or_default();
+            self.retries.entry(section.key.clone()).or_insert_with(|| {
+                let (requests, budget) = (AtomicU64::new(0), Mutex::new(retry::Budget::new(now)));
+                Arc::new(Retries { requests, budget })
+            });
             let counters = self.counters.entry(section.key.clone()).or_default();
             counters.retain(|release, _| section.published.pools.contains_key(release));
             for release in section.published.pools.keys() {
@@ -72,29 +107,26 @@ impl Lasting {
 }
 
 impl Snapshot {
-    /// The table with the health of this moment.
-    pub(crate) fn of(table: &Arc<Table>, backends: &DashMap<InstanceId, Arc<Backend>>, lasting: &mut Lasting) -> Self {
-        lasting.keep(table);
+    /// The table with the health of this moment. Which backends take requests is told to them.
+    pub(crate) fn of(
+        table: &Arc<Table>,
+        backends: &DashMap<InstanceId, Arc<Backend>>,
+        lasting: &mut Lasting,
+        now: Duration,
+    ) -> Self {
+        lasting.keep(table, now);
         let sections = table.sections().map(|section| {
             let counters = &lasting.counters[&section.key];
             let live = section.published.live.or_else(|| heaviest(section));
             let targets = SectionTargets {
                 held: Arc::clone(&lasting.held[&section.key]),
                 live: live.and_then(|release| counters.get(&release)).cloned(),
-                processes: processes_of(section, backends, counters),
+                retries: Arc::clone(&lasting.retries[&section.key]),
+                processes: processes_of(section, backends, counters, Moment { now, turn: lasting.snapshots }),
             };
             (section.key.clone(), targets)
         });
         Self { table: Some(Arc::clone(table)), sections: sections.collect() }
-    }
-
-    /// Whether new requests may go to this backend.
-    pub(crate) fn is_eligible(&self, serial: u64) -> bool {
-        let processes = self.sections.values().flat_map(|section| section.processes.values());
-        processes
-            .flat_map(|process| &process.shares)
-            .flat_map(|share| &share.members)
-            .any(|target| target.backend.serial == serial)
     }
 
     pub(crate) fn section(&self, key: &SectionKey) -> Option<&SectionTargets> {
@@ -113,49 +145,120 @@ fn heaviest(section: &Section) -> Option<ReleaseNumber> {
     pools.filter(|(_, pool)| pool.weight > 0).max_by_key(|(_, pool)| pool.weight).map(|(release, _)| *release)
 }
 
+/// Who joins within this time of the first is as new as that one.
+const TOGETHER: Duration = Duration::from_secs(2);
+
+/// When a snapshot is made.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Duration,
+    turn: u64,
+}
+
 fn processes_of(
     section: &Section,
     backends: &DashMap<InstanceId, Arc<Backend>>,
     counters: &BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>,
+    moment: Moment,
 ) -> BTreeMap<ProcessName, ProcessTargets> {
-    let mut processes: BTreeMap<ProcessName, Vec<Active>> = BTreeMap::new();
-    for (release, pool) in section.published.pools.iter().filter(|(_, pool)| pool.weight > 0) {
+    let mut processes: BTreeMap<ProcessName, Vec<Group>> = BTreeMap::new();
+    for (release, pool) in &section.published.pools {
         for (id, instance) in &pool.instances {
-            let active = processes.entry(instance.process.clone()).or_default();
-            let Some(backend) = backends.get(id).filter(|_| instance.state == InstanceState::Active) else { continue };
-            let backend = Arc::clone(&backend);
-            let (health, undecided) = (backend.health(), backend.is_undecided());
-            let target = Target { backend, release: *release, counters: Arc::clone(&counters[release]) };
-            active.push(Active { weight: pool.weight, target, health, undecided });
+            let Some(backend) = backends.get(id).map(|backend| Arc::clone(&backend)) else { continue };
+            if pool.weight == 0 {
+                backend.joined.store(0, Ordering::Relaxed);
+                continue;
+            }
+            let groups = processes.entry(instance.process.clone()).or_default();
+            if groups.last().is_none_or(|group| group.release != *release) {
+                let balance = pool.balance.get(&instance.process).cloned().unwrap_or_default();
+                let counters = Arc::clone(&counters[release]);
+                groups.push(Group { release: *release, weight: pool.weight, balance, counters, active: Vec::new() });
+            }
+            match groups.last_mut().filter(|_| instance.state == InstanceState::Active) {
+                Some(group) => group.active.push(Active::of(backend)),
+                None => backend.joined.store(0, Ordering::Relaxed),
+            }
         }
     }
-    processes.into_iter().map(|(process, active)| (process, targets_of(active))).collect()
+    processes.into_iter().map(|(process, groups)| (process, targets_of(groups, moment))).collect()
 }
 
-/// An active instance of a pool with weight, at this moment.
-struct Active {
+/// The instances of one process in a pool with weight.
+struct Group {
+    release: ReleaseNumber,
     weight: u32,
-    target: Target,
+    balance: Balance,
+    counters: Arc<ReleaseCounters>,
+    active: Vec<Active>,
+}
+
+/// An active instance at this moment.
+struct Active {
+    backend: Arc<Backend>,
     health: Health,
     undecided: bool,
+    ejected: bool,
+}
+
+impl Active {
+    fn of(backend: Arc<Backend>) -> Self {
+        let judgement = backend.judgement();
+        let (health, undecided) = (judgement.machine.health(), judgement.machine.is_undecided());
+        let ejected = judgement.ejection.is_out();
+        drop(judgement);
+        Self { backend, health, undecided, ejected }
+    }
 }
 
 /// The active ones that are up. When every single one is down, all are tried the same: lb's judgement may be wrong,
 /// and an error is certain otherwise. One that was never asked gets nothing, also then.
-fn targets_of(active: Vec<Active>) -> ProcessTargets {
-    let all_down = active.iter().all(|one| one.health == Health::Down);
-    let nobody = match active.is_empty() {
-        true => "no instance is active",
-        false => "no active instance has passed its probe yet",
+fn targets_of(groups: Vec<Group>, moment: Moment) -> ProcessTargets {
+    let all = || groups.iter().flat_map(|group| &group.active);
+    let panic = all().all(|one| one.health == Health::Down);
+    let nobody = match all().next() {
+        None => "no instance is active",
+        Some(_) => "no active instance has passed its probe yet",
     };
-    let awaited = active.iter().any(|one| one.undecided);
-    let mut by_release: BTreeMap<ReleaseNumber, Share<Target>> = BTreeMap::new();
-    for Active { weight, target, health, .. } in active {
-        if all_down || health == Health::Up {
-            let share = by_release.entry(target.release).or_insert_with(|| Share { weight, members: Vec::new() });
-            share.members.push(target);
-        }
+    let awaited = all().any(|one| one.undecided);
+    let sticky = groups.iter().any(|group| group.balance.sticky);
+    let shares: Vec<_> = groups.into_iter().filter_map(|group| share_of(group, panic, moment)).collect();
+    ProcessTargets { undecided: awaited && shares.is_empty(), shares, nobody, sticky }
+}
+
+/// Those of a group that take requests; none when there are none.
+fn share_of(group: Group, panic: bool, Moment { now, turn }: Moment) -> Option<Share<Target>> {
+    let Group { release, weight, balance, counters, active } = group;
+    let is_up = |one: &Active| one.health == Health::Up;
+    // Left out is who leaves others; they may have gone down since.
+    let all_out = active.iter().filter(|one| is_up(one)).all(|one| one.ejected);
+    let (taking, not): (Vec<_>, Vec<_>) =
+        active.into_iter().partition(|one| panic || (is_up(one) && (all_out || !one.ejected)));
+    for one in not {
+        one.backend.joined.store(0, Ordering::Relaxed);
     }
-    let shares: Vec<_> = by_release.into_values().collect();
-    ProcessTargets { undecided: awaited && shares.is_empty(), shares, nobody }
+    let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let joined = |one: &Active| {
+        // Written under the lock of the control alone.
+        let known = one.backend.joined.load(Ordering::Relaxed);
+        one.backend.joined.store(if known == 0 { now_ns } else { known }, Ordering::Relaxed);
+        if known == 0 { now_ns } else { known }
+    };
+    let since: Vec<u64> = taking.iter().map(joined).collect();
+    let oldest = since.iter().min().copied()?;
+    let window = Duration::from_millis(balance.slow_start_ms);
+    let together = u64::try_from(TOGETHER.as_nanos()).unwrap_or(u64::MAX);
+    let mut share = Share::new(weight, balance.policy, turn);
+    share.members = taking
+        .into_iter()
+        .zip(since)
+        .map(|(one, since)| Target {
+            backend: one.backend,
+            release,
+            counters: Arc::clone(&counters),
+            starts_slowly: (since - oldest > together && !window.is_zero())
+                .then(|| (Duration::from_nanos(since), window)),
+        })
+        .collect();
+    Some(share)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::v1::Route;
+use crate::v1::{Balance, Probe, Route};
 use crate::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber, Version};
 
 /// What `artifact push` stores with a version: the app file as it was pushed. The config blob of the version's manifest.
@@ -111,25 +111,8 @@ pub struct TrafficSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessTraffic {
     pub probe: Probe,
-}
-
-/// How lb asks an instance whether it is up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probe {
-    /// Asked with GET; any 2xx passes, redirects are not followed.
-    pub path: String,
-    pub interval_ms: u64,
-    pub timeout_ms: u64,
-    /// Passes in a row until up.
-    pub rise: u32,
-    /// Failures in a row until down.
-    pub fall: u32,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        Self { path: "/health".to_owned(), interval_ms: 1000, timeout_ms: 2000, rise: 1, fall: 3 }
-    }
+    #[serde(default)]
+    pub balance: Balance,
 }
 
 /// The times of a traffic move (design: settle 2 s, probe deadline 60 s, drains 30 s, rollback window 10 min).

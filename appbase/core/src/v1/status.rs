@@ -50,7 +50,7 @@ pub struct Refusal {
 }
 
 /// lb's judgement of one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceReport {
     pub health: Health,
     /// Since when it is up without a break; 0 unless up.
@@ -66,12 +66,22 @@ pub struct InstanceReport {
     pub cut: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_probe: Option<ProbeAnswer>,
+    /// Left out because requests failed there, whatever its probes say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ejected: bool,
+    /// Down, and gets requests: all of its process are, so that lb's judgement counts for nothing (panic mode).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub panic: bool,
+    /// How long answers take it, in microseconds; none: it has not answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// No probe has decided yet.
+    #[default]
     Pending,
     Up,
     Down,

@@ -41,6 +41,7 @@ fn instances(test: &RouteTest, width: usize, paint: Paint) -> String {
         Column::Id("STATE"),
         Column::Id("HEALTH"),
         Column::Number("IN FLIGHT"),
+        Column::Number("LATENCY"),
         Column::Id("ADDRESS"),
         Column::Id("TAKES IT"),
     ];
@@ -48,19 +49,23 @@ fn instances(test: &RouteTest, width: usize, paint: Paint) -> String {
         .instances
         .iter()
         .map(|instance| {
-            let health = match instance.health {
-                Health::Up => Tone::Good,
-                Health::Down => Tone::Bad,
-                Health::Pending => Tone::Dim,
+            let seen = instance.seen;
+            let (tone, health) = match seen.health {
+                Health::Up if seen.ejected => (Tone::Warn, "ejected".to_owned()),
+                Health::Up => (Tone::Good, word(&seen.health)),
+                Health::Down => (Tone::Bad, word(&seen.health)),
+                Health::Pending => (Tone::Dim, word(&seen.health)),
             };
+            let latency = seen.latency_us.map(|us| format!("{:.1} ms", us as f64 / 1_000.0));
             vec![
                 cell(&instance.instance),
                 cell(instance.release.to_string()),
                 cell(word(&instance.state)),
-                toned(health, word(&instance.health)),
-                cell(instance.in_flight.to_string()),
+                toned(tone, health),
+                cell(seen.in_flight.to_string()),
+                cell(latency.unwrap_or_else(|| "-".to_owned())),
                 cell(instance.address.to_string()),
-                if instance.eligible { toned(Tone::Good, "yes") } else { toned(Tone::Dim, "no") },
+                if seen.eligible { toned(Tone::Good, "yes") } else { toned(Tone::Dim, "no") },
             ]
         })
         .collect();
@@ -91,11 +96,13 @@ mod tests {
             json!({"instance": id, "release": release, "weight": 1, "address": "10.0.0.9:8080", "state": state,
                    "health": "up", "in_flight": 2, "eligible": eligible})
         };
-        let forwarded = json!({
+        let mut forwarded = json!({
             "host": "shop.example", "path": "/a", "outcome": "forwarded", "detail": "",
             "rule": {"environment": "production", "app": "shop", "process": "web", "host": null, "path": "/", "live": 2},
             "instances": [instance("shop-v2-r2-web-1", 2, "active", true), instance("shop-v1-r1-web-1", 1, "standby", false)],
         });
+        forwarded["instances"][0]["ejected"] = json!(true);
+        forwarded["instances"][0]["latency_us"] = json!(1_260);
         assert_eq!(
             shown(forwarded),
             "\
@@ -103,9 +110,9 @@ forwarded
 rule  */
 app   shop web in production, release 2 live
 
-INSTANCE          RELEASE  STATE    HEALTH  IN FLIGHT  ADDRESS        TAKES IT
-shop-v2-r2-web-1        2  active   up              2  10.0.0.9:8080  yes
-shop-v1-r1-web-1        1  standby  up              2  10.0.0.9:8080  no
+INSTANCE          RELEASE  STATE    HEALTH   IN FLIGHT  LATENCY  ADDRESS        TAKES IT
+shop-v2-r2-web-1        2  active   ejected          2   1.3 ms  10.0.0.9:8080  yes
+shop-v1-r1-web-1        1  standby  up               2        -  10.0.0.9:8080  no
 "
         );
         let missed = json!({"environment": "production", "app": "shop", "host": null, "path": "/x", "methods": ["PUT"],

@@ -239,6 +239,8 @@ fn instance_table(instances: &[InstanceView], width: usize, paint: Paint) -> Str
 /// What its engine says when that is not "running", else what lb says.
 fn health(instance: &InstanceView) -> (Tone, &str) {
     match (instance.phase.as_str(), instance.health) {
+        ("running", Some(Health::Up)) if instance.ejected => (Tone::Warn, "ejected"),
+        ("running", Some(Health::Down)) if instance.panic => (Tone::Bad, "down, tried"),
         ("running", Some(Health::Up)) => (Tone::Good, "up"),
         ("running", Some(Health::Down)) => (Tone::Bad, "down"),
         ("running", Some(Health::Pending)) => (Tone::Warn, "pending"),

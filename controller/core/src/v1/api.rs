@@ -263,6 +263,15 @@ pub struct InstanceView {
     /// The worst judgement of the lbs that see it; none for a process without a port.
     #[serde(default)]
     pub health: Option<Health>,
+    /// Up, and left out by an lb because requests failed there.
+    #[serde(default)]
+    pub ejected: bool,
+    /// Down, and gets requests all the same, because every instance of its process is down.
+    #[serde(default)]
+    pub panic: bool,
+    /// How long its answers take, in microseconds, at the lb for which they take longest.
+    #[serde(default)]
+    pub latency_us: Option<u64>,
     pub in_flight: u64,
     pub restarts: u32,
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::ProcessName;
-use appbase_core::v1::HeaderEdits;
+use appbase_core::v1::{BalancePolicy, Check, HeaderEdits};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -14,8 +14,9 @@ pub struct AppFile {
     /// The image an artifact runs in.
     pub base: Option<String>,
     pub port: Option<u16>,
-    /// Path that lb probes; `/health` unless given.
-    pub health: Option<String>,
+    /// How lb asks: a path, `tcp`, `grpc` or `grpc:SERVICE`; `/health` unless given.
+    pub health: Option<Check>,
+    pub balance: BalanceFile,
     /// Hosts the app answers besides its own names; `*` is every host.
     pub hosts: Vec<String>,
     /// Path prefix on all hosts; `/` unless given.
@@ -73,7 +74,8 @@ impl From<EditsFile> for HeaderEdits {
 pub struct ProcessFile {
     pub command: Option<String>,
     pub port: Option<u16>,
-    pub health: Option<String>,
+    pub health: Option<Check>,
+    pub balance: BalanceFile,
     pub instances: Option<u32>,
     pub limits: LimitsFile,
     /// Old and new may run side by side although the process has no port.
@@ -91,7 +93,18 @@ pub struct LimitsFile {
     pub pids: Option<u64>,
 }
 
-/// Seconds, each; the platform's default where absent.
+/// How requests are spread over the instances of a process; `Balance` says what each means.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BalanceFile {
+    pub policy: Option<BalancePolicy>,
+    pub sticky: bool,
+    /// Seconds.
+    pub slow_start: Option<f64>,
+    pub eject_after: Option<u32>,
+}
+
+/// Seconds, but for rise and fall; the platform's default where absent.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrafficFile {
@@ -99,6 +112,9 @@ pub struct TrafficFile {
     pub probe_deadline: Option<f64>,
     pub probe_interval: Option<f64>,
     pub probe_timeout: Option<f64>,
+    pub probe_startup: Option<f64>,
+    pub probe_rise: Option<u32>,
+    pub probe_fall: Option<u32>,
     pub request_drain: Option<f64>,
     pub stream_drain: Option<f64>,
     pub rollback_window: Option<f64>,

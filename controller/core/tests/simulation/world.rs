@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use appbase_core::v1::{
-    Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release, Route,
-    Source, TrafficSpec,
+    Balance, Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release,
+    Route, Source, TrafficSpec,
 };
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
@@ -112,7 +112,10 @@ pub(crate) fn release(number: ReleaseNumber) -> ReleaseRecord {
         processes: BTreeMap::from([(web.clone(), spec), (worker_name.clone(), worker)]),
         traffic: TrafficSpec {
             routes: vec![Route::new(None, "/", web.clone())],
-            processes: BTreeMap::from([(web.clone(), ProcessTraffic { probe: Probe::default() })]),
+            processes: BTreeMap::from([(
+                web.clone(),
+                ProcessTraffic { probe: Probe::default(), balance: Balance::default() },
+            )]),
             policy,
         },
     };
@@ -486,6 +489,7 @@ pub(crate) fn report(lb: &FakeLb, now: Duration) -> MemberStatus {
             drained: state == InstanceState::Draining && in_flight == 0,
             cut: 0,
             last_probe: None,
+            ..InstanceReport::default()
         };
         status.instances.insert(id.clone(), report);
     }

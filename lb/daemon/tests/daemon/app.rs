@@ -26,6 +26,10 @@ pub(crate) struct App {
     pub(crate) probes: AtomicU64,
     /// Requests other than probes.
     pub(crate) hits: AtomicU64,
+    /// Before `/` answers, in milliseconds.
+    pub(crate) delay_ms: AtomicU64,
+    /// What `/` answers instead of 200, and its `Retry-After`.
+    pub(crate) fails_with: Mutex<Option<(u16, Option<String>)>>,
     /// How often each `x-test-id` was carried out.
     pub(crate) executed: Mutex<BTreeMap<String, u32>>,
 }
@@ -59,6 +63,8 @@ impl App {
             healthy: AtomicBool::new(true),
             probes: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            delay_ms: AtomicU64::new(0),
+            fails_with: Mutex::default(),
             executed: Mutex::default(),
         }
     }
@@ -121,6 +127,26 @@ impl App {
         app
     }
 
+    /// A server that takes connections and answers each request of HTTP/2 as the health service of gRPC does: `status`
+    /// (1 is serving), or nothing but `grpc-status` 5 when it is asked for another service than `shop`.
+    pub(crate) async fn grpc(status: Arc<AtomicU64>, tasks: &Tasks) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = Arc::new(Self::new("grpc", listener.local_addr().unwrap()));
+        let inner = tasks.clone();
+        tasks.spawn("grpc-app", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let status = Arc::clone(&status);
+                inner.spawn("grpc", async move {
+                    let answer =
+                        hyper::service::service_fn(move |request| health_of_grpc(request, Arc::clone(&status)));
+                    let server = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                    let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), answer).await;
+                });
+            }
+        });
+        app
+    }
+
     pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::SeqCst)
     }
@@ -131,6 +157,24 @@ impl App {
             *self.executed.lock().unwrap().entry(id.to_owned()).or_default() += 1;
         }
     }
+}
+
+async fn health_of_grpc(
+    request: axum::http::Request<hyper::body::Incoming>,
+    status: Arc<AtomicU64>,
+) -> Result<axum::http::Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
+    use http_body_util::{BodyExt, Full};
+    let is_health = request.uri().path() == "/grpc.health.v1.Health/Check";
+    assert!(
+        is_health && request.headers()["content-type"] == "application/grpc" && request.headers()["te"] == "trailers"
+    );
+    let asked = request.into_body().collect().await.unwrap().to_bytes();
+    let is_known = asked.is_empty() || asked.len() == 5 || asked.ends_with(b"\x0a\x04shop");
+    let message = if is_known { vec![0, 0, 0, 0, 2, 8, status.load(Ordering::SeqCst) as u8] } else { Vec::new() };
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", if is_known { "0" } else { "5" }.parse().unwrap());
+    let body = Full::from(message).with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync();
+    Ok(axum::http::Response::builder().header("content-type", "application/grpc").body(body).unwrap())
 }
 
 async fn answer_probe(stream: &mut TcpStream) {
@@ -168,9 +212,17 @@ async fn health(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-async fn hello(State(app): State<Arc<App>>, headers: HeaderMap) -> &'static str {
+async fn hello(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     app.hit(&headers);
-    app.name
+    tokio::time::sleep(Duration::from_millis(app.delay_ms.load(Ordering::SeqCst))).await;
+    let failure = app.fails_with.lock().unwrap().clone();
+    match failure {
+        None => app.name.into_response(),
+        Some((status, None)) => (StatusCode::from_u16(status).unwrap(), app.name).into_response(),
+        Some((status, Some(after))) => {
+            (StatusCode::from_u16(status).unwrap(), [(header::RETRY_AFTER, after)], app.name).into_response()
+        }
+    }
 }
 
 async fn echo(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes) -> Bytes {

@@ -30,6 +30,62 @@ async fn nothing_gets_traffic_before_its_first_pass() {
     eventually("both answer", async || client.get("/").await.unwrap().body == "new").await;
 }
 
+/// Publishes one app at `address` that is probed so.
+async fn probed(stage: &Stage, address: std::net::SocketAddr, check: &str, startup_ms: u64) {
+    let mut section = crate::stage::section_of(&[("one", address, Active)]);
+    let probes = section.pools.values_mut().flat_map(|pool| pool.probes.values_mut());
+    probes.for_each(|probe| (probe.check, probe.startup_ms) = (check.parse().unwrap(), startup_ms));
+    stage.controller.publish(&[section]).await;
+}
+
+#[tokio::test]
+async fn a_connection_is_enough_for_tcp() {
+    let stage = Stage::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    probed(&stage, address, "tcp", 0).await;
+    stage.up("one").await;
+    drop(listener);
+    let down = stage.controller.until_instance("one", "down", |report| report.health == Health::Down).await;
+    assert_eq!(down.last_probe.unwrap().error.as_deref(), Some("connection refused"));
+}
+
+#[tokio::test]
+async fn grpc_says_whether_it_serves() {
+    let stage = Stage::start().await;
+    let serving = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1));
+    let app = App::grpc(std::sync::Arc::clone(&serving), &stage.tasks).await;
+    for check in ["grpc", "grpc:shop"] {
+        serving.store(1, Ordering::SeqCst);
+        probed(&stage, app.address, check, 0).await;
+        stage.up("one").await;
+        serving.store(2, Ordering::SeqCst);
+        let down = stage.controller.until_instance("one", "down", |report| report.health == Health::Down).await;
+        assert_eq!(down.last_probe.unwrap().error.as_deref(), Some("it says NOT_SERVING"));
+    }
+    probed(&stage, app.address, "grpc:till", 0).await;
+    let says = |report: &appbase_core::v1::InstanceReport| {
+        report.last_probe.as_ref().is_some_and(|answer| answer.error.as_deref() == Some("grpc-status 5"))
+    };
+    stage.controller.until_instance("one", "asked for another service", says).await;
+}
+
+#[tokio::test]
+async fn who_starts_is_pending_not_down() {
+    let stage = Stage::start().await;
+    let app = stage.app("one").await;
+    app.healthy.store(false, Ordering::SeqCst);
+    probed(&stage, app.address, "/health", 600_000).await;
+    let tried =
+        |report: &appbase_core::v1::InstanceReport| report.last_probe.as_ref().is_some_and(|answer| answer.tries > 8);
+    let report = stage.controller.until_instance("one", "asked often", tried).await;
+    assert_eq!(report.health, Health::Pending);
+    app.healthy.store(true, Ordering::SeqCst);
+    stage.up("one").await;
+    app.healthy.store(false, Ordering::SeqCst);
+    stage.controller.until_instance("one", "down", |report| report.health == Health::Down).await;
+}
+
 #[tokio::test]
 async fn standby_is_probed_and_gets_nothing() {
     let stage = Stage::start().await;
@@ -99,8 +155,9 @@ async fn up_time_is_reported_and_pending_is_refused() {
 async fn when_all_are_down_they_are_tried_all_the_same() {
     let (stage, app) = Stage::with_app("one").await;
     app.healthy.store(false, Ordering::SeqCst);
-    stage.controller.until_instance("one", "down", |report| report.health == Health::Down).await;
+    stage.controller.until_instance("one", "panic", |report| report.health == Health::Down && report.panic).await;
     assert_eq!(stage.client().await.get("/").await.unwrap().body, "one");
+    assert!(stage.admin("/metrics").await.1.contains("platform_lb_instance_panic{instance=\"one\"} 1\n"));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod answers;
 mod app;
+mod balance;
 mod client;
 mod controller;
 mod drain;

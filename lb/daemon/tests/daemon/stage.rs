@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use appbase_core::v1::{Probe, Route};
+use appbase_core::v1::{Balance, Probe, Route};
 use appbase_core::{AppName, EnvironmentName, InstanceId, MemberId, ProcessName};
 use kit::{Shutdown, Tasks};
 use lb::{Config, Handle, Limits};
@@ -100,14 +100,29 @@ pub(crate) fn section(instances: &[(&Arc<App>, InstanceState)]) -> RouteSection 
     section_of(&named)
 }
 
+/// The same with all of them in one release.
+pub(crate) fn together(apps: &[&Arc<App>], balance: Balance) -> RouteSection {
+    let mut section = section(&apps.iter().map(|app| (*app, Active)).collect::<Vec<_>>());
+    let pools = std::mem::take(&mut section.pools);
+    let pool = pools.into_values().reduce(|mut all, pool| {
+        all.instances.extend(pool.instances);
+        all
+    });
+    let mut pool = pool.unwrap();
+    pool.balance.insert(ProcessName::default_name(), balance);
+    section.pools.insert(1, pool);
+    section
+}
+
 /// The same for instances that are no [`App`].
 pub(crate) fn section_of(instances: &[(&str, SocketAddr, InstanceState)]) -> RouteSection {
     let web = ProcessName::default_name();
-    let probe = Probe { interval_ms: 50, timeout_ms: 500, rise: 1, fall: 2, ..Probe::default() };
+    let probe = Probe { interval_ms: 50, timeout_ms: 500, rise: 1, fall: 2, startup_ms: 0, ..Probe::default() };
     let pool = |(name, address, state): &(&str, SocketAddr, InstanceState)| {
         let instance = PoolInstance { process: web.clone(), address: *address, state: *state };
         let instances = BTreeMap::from([(InstanceId::parse(name).unwrap(), instance)]);
-        Pool { weight: u32::from(*state == Active), probes: BTreeMap::from([(web.clone(), probe.clone())]), instances }
+        let probes = BTreeMap::from([(web.clone(), probe.clone())]);
+        Pool { weight: u32::from(*state == Active), probes, instances, ..Pool::default() }
     };
     let live = instances.iter().position(|(_, _, state)| *state == Active).map(|at| at as u64 + 1);
     RouteSection {

@@ -220,7 +220,7 @@ fn start_ours(place: &Path, at: SocketAddr, behind: SocketAddr, routes: usize) -
         "routes": all,
         "pools": {"1": {
             "weight": 1,
-            "probes": {"web": {"path": "/", "interval_ms": 1000, "timeout_ms": 2000, "rise": 1, "fall": 3}},
+            "probes": {"web": {"check": "/", "interval_ms": 1000, "timeout_ms": 2000, "rise": 1, "fall": 3}},
             "instances": {"bench-v1-r1-web-1": {"process": "web", "address": behind.to_string(), "state": "active"}}
         }},
         "drain": {"requests_ms": 30000, "streams_ms": 30000}

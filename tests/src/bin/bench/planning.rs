@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use appbase_core::v1::{
-    Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release, Route,
-    Source, TrafficSpec,
+    Balance, Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release,
+    Route, Source, TrafficSpec,
 };
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
@@ -138,6 +138,7 @@ impl World {
                 drained: true,
                 cut: 0,
                 last_probe: None,
+                ..InstanceReport::default()
             };
             (id.clone(), report)
         };
@@ -245,7 +246,10 @@ fn release(environment: &EnvironmentName, app: &AppName, version: Version) -> Re
         processes: BTreeMap::from([(web.clone(), spec)]),
         traffic: TrafficSpec {
             routes: vec![Route::new(host, "/", web.clone())],
-            processes: BTreeMap::from([(web.clone(), ProcessTraffic { probe: Probe::default() })]),
+            processes: BTreeMap::from([(
+                web.clone(),
+                ProcessTraffic { probe: Probe::default(), balance: Balance::default() },
+            )]),
             policy: Policy::default(),
         },
     };
