@@ -9,6 +9,7 @@ pub mod claims;
 pub mod digest;
 pub mod generation;
 pub mod name;
+pub mod prefix;
 pub mod slot;
 pub mod v1;
 pub mod version;
@@ -18,6 +19,7 @@ pub use generation::Generation;
 pub use name::{
     AppName, ClusterId, DeploymentId, EnvironmentName, InstanceId, MemberId, ProcessName, SectionKey, ServerName,
 };
+pub use prefix::Prefix;
 pub use slot::Slot;
 pub use version::Version;
 

@@ -45,6 +45,10 @@ pub fn route_section(
         hold: desired.hold,
         maintenance: desired.maintenance.clone(),
         drain: Drain { requests_ms: policy.request_drain_ms, streams_ms: policy.stream_drain_ms },
+        cohorts: Vec::new(),
+        preview: None,
+        mirror: None,
+        notice: None,
     })
 }
 

@@ -9,7 +9,6 @@ mod answer;
 mod forward;
 mod message;
 mod name;
-mod prefix;
 mod record;
 mod table;
 pub mod v1;

@@ -5,6 +5,7 @@
 //!
 //! Start at [`v1`] for what the controller publishes, at [`table`] for its checked form, at [`route`] for a request.
 
+pub mod cohort;
 pub mod drain;
 pub mod eject;
 pub mod explain;
@@ -15,6 +16,7 @@ pub mod key;
 pub mod latency;
 pub mod path;
 pub mod pick;
+pub mod preview;
 pub mod retry;
 pub mod route;
 pub mod rule;

@@ -33,6 +33,8 @@ impl<T> Share<T> {
 
 /// What is known of a request and of members at this moment. Asked of those alone that a choice comes to.
 pub trait Judge<T> {
+    /// Where in the shares a client stands, of all 65,536 places; none: anywhere.
+    fn place(&self) -> Option<u16>;
     /// None: the request lacks what the policy goes by, and is balanced by load.
     fn key(&self, key: &HashKey) -> Option<u64>;
     /// False: it must not be chosen (tried before).
@@ -57,6 +59,8 @@ pub struct Standing {
 /// Below this all are equally fast: it is what machines and networks vary by.
 const LATENCY_FLOOR: Duration = Duration::from_millis(1);
 pub const RAMP_FULL: u16 = 1_000;
+/// Those that clients have in the shares.
+const PLACES: u64 = 1 << 16;
 
 impl Standing {
     /// Whether it is the better one of two. Whoever has the lower load: what is in flight and one more, each for as long
@@ -77,18 +81,26 @@ impl Standing {
 }
 
 /// Shares without weight, or without a member that may be chosen, take no part; the others keep their proportion.
-/// Equal seeds choose equally.
+/// Equal seeds choose equally. A client with a place keeps its share while weights grow from the first one on.
 pub fn choose<'a, T>(shares: &'a [Share<T>], judge: &impl Judge<T>, seed: u64) -> Option<&'a T> {
     let open = |share: &&Share<T>| share.weight > 0 && share.members.iter().any(|member| judge.is_able(member));
     let total: u64 = shares.iter().filter(open).map(|share| u64::from(share.weight)).sum();
     let mut seeds = Seeds(seed);
-    let mut point = seeds.below(total)?;
+    let mut point = match judge.place() {
+        Some(place) if total > 0 => u64::from(place) * total / PLACES,
+        _ => seeds.below(total)?,
+    };
     let share = shares.iter().filter(open).find(|share| {
         let weight = u64::from(share.weight);
         let here = point < weight;
         point = point.saturating_sub(weight);
         here
     })?;
+    within(share, judge, seeds)
+}
+
+/// One of a share, whatever its weight.
+pub fn within<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, mut seeds: Seeds) -> Option<&'a T> {
     match &share.policy {
         BalancePolicy::PeakEwma => less_loaded(share, judge, &mut seeds),
         BalancePolicy::RoundRobin => in_turn(share, judge, &mut seeds),
@@ -185,6 +197,9 @@ mod tests {
         fn key(&self, _: &HashKey) -> Option<u64> {
             self.0
         }
+        fn place(&self) -> Option<u16> {
+            None
+        }
         fn is_able(&self, member: &Member) -> bool {
             member.1.is_some()
         }
@@ -257,6 +272,44 @@ mod tests {
         // One of them never answered yet: only what is in flight can be compared.
         assert_eq!(pair(taking(50, 0), busy(1))[0], 10_000);
         assert_eq!(pair(taking(50, 1), IDLE)[1], 10_000);
+    }
+
+    /// A client's place, and nothing else.
+    struct At(u16);
+
+    impl Judge<Member> for At {
+        fn place(&self) -> Option<u16> {
+            Some(self.0)
+        }
+        fn key(&self, key: &HashKey) -> Option<u64> {
+            AsGiven(None).key(key)
+        }
+        fn is_able(&self, member: &Member) -> bool {
+            AsGiven(None).is_able(member)
+        }
+        fn in_flight(&self, member: &Member) -> u64 {
+            AsGiven(None).in_flight(member)
+        }
+        fn hash(&self, member: &Member) -> u64 {
+            AsGiven(None).hash(member)
+        }
+        fn standing(&self, member: &Member) -> Standing {
+            AsGiven(None).standing(member)
+        }
+    }
+
+    #[test]
+    fn a_client_keeps_its_share_while_the_first_one_grows() {
+        let mut new_before = 0;
+        for percent in [0, 1, 10, 50, 99, 100] {
+            let shares = [by_load(percent, &[(1, Some(IDLE))]), by_load(100 - percent, &[(0, Some(IDLE))])];
+            let chosen = |place| choose(&shares, &At(place), 1).map(|member| member.0);
+            let new = (0..=u16::MAX).take_while(|place| chosen(*place) == Some(1)).count();
+            assert!((new..=usize::from(u16::MAX)).all(|place| chosen(place as u16) == Some(0)), "{percent}");
+            assert!(new.abs_diff(65_536 * percent as usize / 100) <= 1, "{percent}: {new}");
+            assert!(new >= new_before);
+            new_before = new;
+        }
     }
 
     #[test]

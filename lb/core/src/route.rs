@@ -13,6 +13,11 @@ pub fn find<'a>(table: &'a Table, ask: &Ask<'_>) -> Option<&'a Arc<Rule>> {
     order(table, ask.host).find(|rule| rule.takes(ask).is_ok())
 }
 
+/// The same of these rules alone, which stand in order.
+pub fn find_in<'a>(rules: &'a [Arc<Rule>], ask: &Ask<'_>) -> Option<&'a Arc<Rule>> {
+    rules.iter().find(|rule| rule.takes(ask).is_ok())
+}
+
 /// The rules in the order in which they are looked at, up to the one that takes the request, each with why it does not.
 pub fn considered<'a>(table: &'a Table, ask: &Ask<'_>) -> Vec<(&'a Arc<Rule>, Result<(), Miss<'a>>)> {
     let mut considered = Vec::new();

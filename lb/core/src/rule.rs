@@ -149,7 +149,7 @@ const REST: &str = "{rest}";
 const WORDS: [&str; 3] = [HOST, PATH, REST];
 
 /// `text*` fits what begins so, everything else itself alone.
-fn fits(pattern: &str, value: &[u8]) -> bool {
+pub(crate) fn fits(pattern: &str, value: &[u8]) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => value.starts_with(start.as_bytes()),
         None => value == pattern.as_bytes(),
@@ -260,7 +260,9 @@ fn check_edits(edits: &HeaderEdits, may: &str) -> Result<(), String> {
     }
     for name in set.keys().chain(add.keys()).chain(remove) {
         let lower = name.to_ascii_lowercase();
-        let is_lbs = NOT_EDITED.contains(&lower.as_str()) || lower.starts_with("x-forwarded-");
+        let is_lbs = NOT_EDITED.contains(&lower.as_str())
+            || lower.starts_with("x-forwarded-")
+            || lower.starts_with("x-platform-");
         if !is_field_name(name) {
             return Err(format!("header {name}: that is no header's name"));
         }
@@ -276,7 +278,7 @@ fn check_edits(edits: &HeaderEdits, may: &str) -> Result<(), String> {
     set.iter().chain(add).try_for_each(|(name, value)| check_value(name, value))
 }
 
-fn check_value(name: &str, value: &str) -> Result<(), String> {
+pub(crate) fn check_value(name: &str, value: &str) -> Result<(), String> {
     let odd = value.bytes().any(|byte| (byte < b' ' && byte != b'\t') || byte == 0x7f);
     if odd || value.len() > VALUE_BYTES_MAX || value.trim() != value {
         return Err(format!("value of {name}: at most {VALUE_BYTES_MAX} visible characters, no blanks around them"));
@@ -284,7 +286,7 @@ fn check_value(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn is_field_name(name: &str) -> bool {
+pub(crate) fn is_field_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && is_name(name.as_bytes())
 }
 
@@ -298,7 +300,7 @@ mod tests {
         let mut route = Route::new(None, path, ProcessName::default_name());
         change(&mut route);
         assert_eq!(check(&route), Ok(()));
-        Rule { route, section: Arc::new(Section { key, published }) }
+        Rule { route, section: Arc::new(Section::new(&key, &published)) }
     }
 
     #[test]

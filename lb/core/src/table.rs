@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use appbase_core::v1::Probe;
-use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
+use appbase_core::{Digest, InstanceId, ProcessName, ReleaseNumber, SectionKey};
 
-use crate::host;
 use crate::rule::{self, Rule};
 use crate::v1::{PoolInstance, RouteSection};
+use crate::{cohort, host};
 
 /// Why a table is refused. Nothing of it is used then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,10 @@ pub enum TableError {
     InstanceTwice { instance: InstanceId, first: String, second: String },
     #[error("instance {instance} of {key} is of process {process}, which has no probe in release {release}: add one")]
     NoProbe { key: SectionKey, instance: InstanceId, process: ProcessName, release: ReleaseNumber },
+    #[error("cohort {number} of {key}: {reason}")]
+    Cohort { key: SectionKey, number: usize, reason: String },
+    #[error("{what} of {key}: {reason}")]
+    Move { key: SectionKey, what: &'static str, reason: String },
     #[error("probe of process {process} in release {release} of {key}: {reason}")]
     Probe { key: SectionKey, process: ProcessName, release: ReleaseNumber, reason: &'static str },
 }
@@ -38,6 +42,36 @@ pub enum TableError {
 pub struct Section {
     pub key: SectionKey,
     pub published: RouteSection,
+    /// The notice as it stands in a header: percent-encoded.
+    pub notice: Option<Arc<str>>,
+}
+
+impl Section {
+    pub(crate) fn new(key: &SectionKey, published: &RouteSection) -> Self {
+        let notice = published.notice.as_deref().map(|notice| percent_encoded(notice).into());
+        Self { key: key.clone(), published: published.clone(), notice }
+    }
+
+    /// Whether some requests get this release whatever its weight is.
+    pub fn addresses(&self, release: ReleaseNumber) -> bool {
+        let RouteSection { cohorts, preview, mirror, .. } = &self.published;
+        cohorts.iter().any(|cohort| cohort.release == release)
+            || mirror.is_some_and(|mirror| mirror.release == release)
+            || preview.as_ref().is_some_and(|preview| preview.slots.values().any(|shown| *shown == release))
+    }
+}
+
+/// As in a URL: whatever is no letter, digit, `-`, `.`, `_` or `~`.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ if byte.is_ascii_alphanumeric() => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 /// A sound table.
@@ -47,6 +81,10 @@ pub struct Table {
     /// By the domain after `*.`.
     pub(crate) wildcard: BTreeMap<String, Vec<Arc<Rule>>>,
     pub(crate) any: Vec<Arc<Rule>>,
+    /// By the SHA-256 of their secret.
+    pub(crate) previews: BTreeMap<Digest, Arc<Section>>,
+    /// Of sections with a preview, whatever the host: the most special first.
+    previewed: BTreeMap<SectionKey, Vec<Arc<Rule>>>,
     sections: BTreeMap<SectionKey, Arc<Section>>,
 }
 
@@ -58,11 +96,14 @@ impl Table {
         for (key, published) in sections {
             check_key(key, published)?;
             check_pools(key, published, &mut seen)?;
-            let section = Arc::new(Section { key: key.clone(), published: published.clone() });
+            check_moves(key, published)?;
+            let section = Arc::new(Section::new(key, published));
             table.add_routes(&section)?;
+            table.add_preview(&section)?;
             table.sections.insert(key.clone(), section);
         }
-        for rules in table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.any]) {
+        let Self { exact, wildcard, any, previewed, .. } = &mut table;
+        for rules in exact.values_mut().chain(wildcard.values_mut()).chain(previewed.values_mut()).chain([any]) {
             rules.sort_by_cached_key(|rule| rule.rank());
         }
         Ok(table)
@@ -90,9 +131,34 @@ impl Table {
                 let route = format!("{}{}", route.host.as_deref().unwrap_or("(every host)"), route.path);
                 return Err(TableError::RouteConflict { route, first, second });
             }
-            rules.push(Arc::new(Rule { route, section: Arc::clone(section) }));
+            let rule = Arc::new(Rule { route, section: Arc::clone(section) });
+            rules.push(Arc::clone(&rule));
+            if section.published.preview.is_some() {
+                self.previewed.entry(section.key.clone()).or_default().push(rule);
+            }
         }
         Ok(())
+    }
+
+    fn add_preview(&mut self, section: &Arc<Section>) -> Result<(), TableError> {
+        let Some(preview) = &section.published.preview else { return Ok(()) };
+        match self.previews.insert(preview.secret, Arc::clone(section)) {
+            None => Ok(()),
+            Some(other) => Err(TableError::Move {
+                key: section.key.clone(),
+                what: "preview",
+                reason: format!("its secret is that of {}", other.key),
+            }),
+        }
+    }
+
+    /// The rules of a section with a preview, whatever the host.
+    pub fn previewed(&self, key: &SectionKey) -> &[Arc<Rule>] {
+        self.previewed.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub fn has_previews(&self) -> bool {
+        !self.previews.is_empty()
     }
 
     /// The list a route belongs to, by its kind of host.
@@ -123,6 +189,33 @@ fn check_key(key: &SectionKey, published: &RouteSection) -> Result<(), TableErro
         return Err(TableError::OtherKey { key: key.clone(), says });
     }
     Ok(())
+}
+
+/// A notice is a line of text.
+const NOTICE_BYTES_MAX: usize = 512;
+
+fn check_moves(key: &SectionKey, published: &RouteSection) -> Result<(), TableError> {
+    let wrong = |what, reason: String| Err(TableError::Move { key: key.clone(), what, reason });
+    for (number, cohort) in (1..).zip(&published.cohorts) {
+        cohort::check(cohort).map_err(|reason| TableError::Cohort { key: key.clone(), number, reason })?;
+    }
+    if published.cohorts.len() > cohort::COHORTS_MAX {
+        return wrong("cohorts", format!("at most {}", cohort::COHORTS_MAX));
+    }
+    if published.mirror.is_some_and(|mirror| !(1..=100).contains(&mirror.percent)) {
+        return wrong("mirror", "its percent must be from 1 to 100".to_owned());
+    }
+    if let Some(preview) = &published.preview
+        && !host::is_name(&preview.domain)
+    {
+        return wrong("preview", format!("its domain \"{}\" is no name", preview.domain));
+    }
+    match &published.notice {
+        Some(notice) if notice.len() > NOTICE_BYTES_MAX || notice.chars().any(char::is_control) => {
+            wrong("notice", format!("one line of at most {NOTICE_BYTES_MAX} bytes"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_pools(
@@ -169,7 +262,7 @@ pub(crate) mod tests {
     use appbase_core::{AppName, EnvironmentName};
 
     use super::*;
-    use crate::v1::{Drain, InstanceState, Pool};
+    use crate::v1::{Cohort, Drain, InstanceState, Mirror, Pool};
 
     /// A section with one route per (host, path) and one active instance in release 1.
     pub(crate) fn section(app: &str, routes: &[(Option<&str>, &str)]) -> (SectionKey, RouteSection) {
@@ -201,6 +294,10 @@ pub(crate) mod tests {
             hold: false,
             maintenance: None,
             drain: Drain { requests_ms: 1000, streams_ms: 1000 },
+            cohorts: Vec::new(),
+            preview: None,
+            mirror: None,
+            notice: None,
         };
         (key, section)
     }
@@ -235,6 +332,9 @@ pub(crate) mod tests {
         refused(|section| section.routes[0].host = Some("*".to_owned()), "\"*\"");
         refused(|section| pool(section).probes.clear(), "no probe");
         refused(|section| probe(section).rise = 0, "rise");
+        refused(|section| section.mirror = Some(Mirror { release: 1, percent: 101 }), "percent");
+        refused(|section| section.notice = Some("two\nlines".to_owned()), "notice");
+        refused(|section| section.cohorts.push(Cohort::default()), "cohort 1");
         refused(|section| drop(section.pools.insert(2, section.pools[&1].clone())), "one-1");
 
         let (_, published) = section("one", &[]);

@@ -1,11 +1,11 @@
 //! The route table's wire types, version 1: one section per (environment, app), wrapped in
 //! `appbase_core::v1::TableUpdate`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use appbase_core::v1::{Balance, Probe, Route};
-use appbase_core::{AppName, EnvironmentName, InstanceId, ProcessName, ReleaseNumber};
+use appbase_core::{AppName, Digest, EnvironmentName, InstanceId, Prefix, ProcessName, ReleaseNumber, Slot};
 use serde::{Deserialize, Serialize};
 
 /// Everything lb knows of one app in one environment.
@@ -25,6 +25,51 @@ pub struct RouteSection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<String>,
     pub drain: Drain,
+    /// Requests that get one release whatever the weights say: the first that fits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cohorts: Vec<Cohort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Told to the app with each request and to the client with each answer, as `X-Platform-Notice`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
+}
+
+/// Everything that is given must fit; patterns are those of routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cohort {
+    pub release: ReleaseNumber,
+    /// Prefix on segment boundaries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cookies: BTreeMap<String, String>,
+    /// The client is in one of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub networks: BTreeSet<Prefix>,
+}
+
+/// Who knows the secret sees the release of a slot, live or not: at `<secret>-<slot>.<domain>`, or with
+/// `X-Platform-Preview: <secret>-<slot>` at any host of the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preview {
+    /// SHA-256 of the secret, which is 26 small letters and digits. A table never holds the secret itself.
+    pub secret: Digest,
+    pub domain: String,
+    pub slots: BTreeMap<Slot, ReleaseNumber>,
+}
+
+/// Of the requests without a body that only read (GET and HEAD), a copy of so many in 100 goes to this release as well; its
+/// answers are counted and thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    pub release: ReleaseNumber,
+    /// From 1 to 100.
+    pub percent: u8,
 }
 
 /// The instances of one release.

@@ -95,6 +95,8 @@ impl Admin {
         let counters = self.0.counters();
         writeln!(out, "# TYPE platform_lb_requests_total counter")?;
         writeln!(out, "# TYPE platform_lb_failed_total counter")?;
+        writeln!(out, "# TYPE platform_lb_copies_total counter")?;
+        writeln!(out, "# TYPE platform_lb_copies_failed_total counter")?;
         writeln!(out, "# TYPE platform_lb_request_duration_seconds histogram")?;
         for (key, releases) in &counters {
             let SectionKey::App { environment, app } = key else { continue };
@@ -104,6 +106,10 @@ impl Admin {
                     writeln!(out, "platform_lb_requests_total{{{labels},code_class=\"{class}\"}} {count}")?;
                 }
                 let report = counters.report();
+                if report.copies > 0 {
+                    writeln!(out, "platform_lb_copies_total{{{labels}}} {}", report.copies)?;
+                    writeln!(out, "platform_lb_copies_failed_total{{{labels}}} {}", report.copies_failed)?;
+                }
                 writeln!(out, "platform_lb_failed_total{{{labels}}} {}", report.failed)?;
                 let name = "platform_lb_request_duration_seconds";
                 let mut sum = 0;

@@ -201,13 +201,7 @@ impl<'a> Attempt<'a> {
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseFraming, Fault>> {
         let _ = self.poll_upward(cx)?;
         loop {
-            let found = self.instance.scan.find(self.instance.http.wire.ahead());
-            if let Some(place) = found.map_err(|error| Fault::Instance(invalid(error)))? {
-                let end = place.end;
-                let read = self.instance.head.read(&self.instance.http.wire.ahead()[place]);
-                read.map_err(|error| Fault::Instance(invalid(error)))?;
-                self.instance.http.wire.consume(end);
-                self.instance.scan = Default::default();
+            if self.instance.take_head().map_err(|error| Fault::Instance(invalid(error)))? {
                 if !self.instance.head.is_interim() {
                     break;
                 }

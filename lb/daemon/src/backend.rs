@@ -1,7 +1,7 @@
 //! Backend: one instance as lb knows it, apart from any table. Survives table swaps.
 //!
 //! Owns: the gate, what is inside it, the health, what requests told of it. An instance whose address changed is a new
-//! backend. A backend's gate is open exactly while the table in force has it active.
+//! backend. A backend's gate is open exactly while the table in force lets requests to it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

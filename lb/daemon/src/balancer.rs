@@ -21,20 +21,18 @@ use lb_core::health::HealthMachine;
 use lb_core::http1::ResponseHead;
 use lb_core::v1::{Drain, InstanceState, PoolInstance};
 use lb_core::{Section, Table};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::backend::{Backend, Judgement, Place};
 use crate::counters::ReleaseCounters;
 use crate::experience;
 use crate::probe;
-use crate::snapshot::{Lasting, Snapshot};
+use crate::snapshot::{Lasting, Snapshot, takes_requests};
 
 pub(crate) struct Balancer {
     pub(crate) clock: Clock,
     pub(crate) in_force: Arc<InForce>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
-    /// Counts snapshots: requests on hold wait for the next.
-    pub(crate) version: watch::Sender<u64>,
     pub(crate) backends: DashMap<InstanceId, Arc<Backend>>,
     /// One table change or health change at a time.
     control: Mutex<Control>,
@@ -79,7 +77,6 @@ impl Balancer {
             clock: Clock::start(),
             in_force: Arc::default(),
             snapshot: ArcSwap::default(),
-            version: watch::Sender::new(0),
             backends: DashMap::new(),
             control: Mutex::default(),
             drain_began: Notify::new(),
@@ -101,7 +98,7 @@ impl Balancer {
                 for (id, instance) in &pool.instances {
                     let judgement = first_judgement(section, *release, instance, presumed, now);
                     let backend = self.backend(id, instance.address, judgement, &mut control.departed);
-                    if instance.state == InstanceState::Active {
+                    if takes_requests(section, *release, instance.state) {
                         backend.open();
                     } else {
                         closing.push((backend, section.published.drain));
@@ -182,8 +179,9 @@ impl Balancer {
     /// The one pointer swap.
     fn store(&self, table: &Arc<Table>, lasting: &mut Lasting) {
         let snapshot = Snapshot::of(table, &self.backends, lasting, self.clock.elapsed());
-        self.snapshot.store(Arc::new(snapshot));
-        self.version.send_modify(|version| *version += 1);
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.store(Arc::clone(&snapshot));
+        lasting.let_go(&snapshot);
     }
 
     /// An instance went up or down: the same table with the health of now.

@@ -9,9 +9,13 @@ use appbase_core::v1::HeaderEdits;
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 
-use crate::entrance::STICKY_COOKIE;
+use crate::choice::{Marks, PLACE_COOKIE, STICKY_COOKIE};
+
+const COOKIE_ATTRIBUTES: &str = "Path=/; HttpOnly; SameSite=Lax";
+const NOTICE: &str = "X-Platform-Notice";
 
 /// What lb itself says of a request.
+#[derive(Clone, Copy)]
 pub(crate) struct Forwarded<'a> {
     pub(crate) client: IpAddr,
     pub(crate) request_id: &'a str,
@@ -21,6 +25,9 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) path: &'a str,
     pub(crate) instance: SocketAddr,
     pub(crate) edits: Option<&'a HeaderEdits>,
+    pub(crate) notice: Option<&'a str>,
+    /// It goes to another instance as well, and nobody waits for the answer of this one.
+    pub(crate) is_copy: bool,
 }
 
 pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: &RequestFraming, forwarded: &Forwarded<'_>) {
@@ -62,6 +69,12 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: &RequestFr
         line(out, "X-Forwarded-Host", host.as_bytes());
     }
     line(out, "X-Request-Id", forwarded.request_id.as_bytes());
+    if let Some(notice) = forwarded.notice {
+        line(out, NOTICE, notice.as_bytes());
+    }
+    if forwarded.is_copy {
+        line(out, "X-Platform-Copy", b"1");
+    }
     length(out, framing.body);
     out.extend_from_slice(b"\r\n");
 }
@@ -73,8 +86,8 @@ pub(crate) struct Answered<'a> {
     pub(crate) body: BodyLength,
     pub(crate) connection: Option<&'static str>,
     pub(crate) edits: Option<&'a HeaderEdits>,
-    /// The client is to stay with the instance of this number.
-    pub(crate) sticks_to: Option<u64>,
+    pub(crate) marks: Marks,
+    pub(crate) notice: Option<&'a str>,
 }
 
 pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &ResponseFraming, answered: &Answered<'_>) {
@@ -94,9 +107,19 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &Respons
         }
     }
     add(out, answered.edits);
-    if let Some(instance) = answered.sticks_to {
-        let attributes = "Path=/; HttpOnly; SameSite=Lax";
-        display(out, "Set-Cookie", format_args!("{STICKY_COOKIE}={instance:016x}; {attributes}"));
+    if let Some(instance) = answered.marks.sticks_to {
+        display(out, "Set-Cookie", format_args!("{STICKY_COOKIE}={instance:016x}; {COOKIE_ATTRIBUTES}"));
+    }
+    if let Some(place) = answered.marks.place {
+        display(out, "Set-Cookie", format_args!("{PLACE_COOKIE}={place:04x}; {COOKIE_ATTRIBUTES}"));
+    }
+    if answered.marks.preview {
+        // Its host is the secret: no index and no other site gets to know it.
+        line(out, "X-Robots-Tag", b"noindex, nofollow");
+        line(out, "Referrer-Policy", b"no-referrer");
+    }
+    if let Some(notice) = answered.notice {
+        line(out, NOTICE, notice.as_bytes());
     }
     line(out, "X-Request-Id", answered.request_id.as_bytes());
     if let Some(connection) = answered.connection {
@@ -186,6 +209,8 @@ mod tests {
             path,
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: None,
+            notice: None,
+            is_copy: false,
         };
         let mut out = Vec::new();
         request(&mut out, &head, &framing, &forwarded);
@@ -207,7 +232,8 @@ mod tests {
             body: BodyLength::UntilClose,
             connection: Some("close"),
             edits: None,
-            sticks_to: None,
+            marks: Marks::default(),
+            notice: None,
         };
         response(&mut out, &head, &framing, &answered);
         let expect =
@@ -221,7 +247,14 @@ mod tests {
             &mut out,
             &head,
             &framing,
-            &Answered { request_id: "id", body: framing.body, connection: None, edits: None, sticks_to: None },
+            &Answered {
+                request_id: "id",
+                body: framing.body,
+                connection: None,
+                edits: None,
+                marks: Marks::default(),
+                notice: None,
+            },
         );
         assert!(String::from_utf8(out).unwrap().contains("\r\nContent-Length: 7\r\nETag: x\r\n"));
     }
@@ -243,6 +276,8 @@ mod tests {
             path: "/",
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: Some(&edits),
+            notice: None,
+            is_copy: false,
         };
         let mut out = Vec::new();
         request(&mut out, &head, &framing::of_request(&head).unwrap(), &forwarded);
@@ -255,8 +290,14 @@ mod tests {
         head.read(b"HTTP/1.1 200 OK\r\nServer: odd\r\nX-Tier: none\r\n\r\n").unwrap();
         let edits = HeaderEdits { set: map(&[("x-tier", "gold")]), remove: ["server".to_owned()].into(), ..edits };
         let framing = framing::of_response(&head, "HEAD").unwrap();
-        let answered =
-            Answered { request_id: "id", body: framing.body, connection: None, edits: Some(&edits), sticks_to: None };
+        let answered = Answered {
+            request_id: "id",
+            body: framing.body,
+            connection: None,
+            edits: Some(&edits),
+            marks: Marks::default(),
+            notice: None,
+        };
         let mut out = Vec::new();
         response(&mut out, &head, &framing, &answered);
         let expect = "HTTP/1.1 200 OK\r\nx-tier: gold\r\nVia-Lb: 1\r\nX-Request-Id: id\r\n\r\n";

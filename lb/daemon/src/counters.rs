@@ -16,6 +16,8 @@ pub(crate) struct ReleaseCounters {
     duration_us: AtomicU64,
     /// By first digit of the status; 0 for requests that got no answer.
     classes: [AtomicU64; 6],
+    copies: AtomicU64,
+    copies_failed: AtomicU64,
 }
 
 /// How one request ended.
@@ -46,6 +48,12 @@ impl ReleaseCounters {
         }
     }
 
+    /// A copy of a request was answered, or not, and nobody waited for it.
+    pub(crate) fn count_copy(&self, fine: bool) {
+        self.copies.fetch_add(1, Ordering::Relaxed);
+        self.copies_failed.fetch_add(u64::from(!fine), Ordering::Relaxed);
+    }
+
     pub(crate) fn report(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let durations: Vec<u64> = self.durations.iter().map(read).collect();
@@ -53,6 +61,8 @@ impl ReleaseCounters {
             requests: read(&self.requests),
             failed: read(&self.failed),
             app_errors: read(&self.app_errors),
+            copies: read(&self.copies),
+            copies_failed: read(&self.copies_failed),
             durations: if durations.iter().any(|count| *count > 0) { durations } else { Vec::new() },
         }
     }

@@ -1,23 +1,20 @@
 //! Entrance: from a request's host and path to a place inside an instance's gate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use appbase_core::v1::HashKey;
-use arc_swap::Guard;
+use appbase_core::ReleaseNumber;
 use lb_core::http1::Fields;
-use lb_core::pick::{Judge, Standing};
 use lb_core::rule::{Ask, Rule};
-use lb_core::{key, pick, route};
+use lb_core::{Table, pick, preview, route};
 
 use crate::balancer::Balancer;
-use crate::hold;
+use crate::choice::Choice;
+use crate::hold::{Line, Place};
 use crate::refusal::Refusal;
 use crate::request::RequestContext;
-use crate::snapshot::{ProcessTargets, SectionTargets, Snapshot, Target};
+use crate::snapshot::Snapshot;
 
-/// The cookie by which a client stays with its instance: the hash of the instance's name, in hexadecimal.
-pub(crate) const STICKY_COOKIE: &str = "platformer-instance";
 /// How often a request may find a gate that closed this instant; each time costs a whole swap.
 const REFUSED_ENTRIES_MAX: u32 = 16;
 
@@ -34,8 +31,8 @@ enum Step {
     Entered,
     /// The gate closed this instant.
     Closed,
-    /// Until the next snapshot; with what to say when that takes too long.
-    Wait(Arc<AtomicUsize>, Option<Refusal>),
+    /// Until a later snapshot; with what to say when that takes too long.
+    Wait(Arc<Line>, Option<Refusal>),
 }
 
 pub(crate) struct Entrance {
@@ -55,11 +52,10 @@ impl Entrance {
 
     /// Finds, chooses and enters. On a closed gate the newer snapshot is already there.
     pub(crate) async fn enter(&self, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<(), Refusal> {
-        let mut waiting = None;
         let mut refused = 0;
         loop {
             // Not held over a wait: a guard is one of few.
-            let (held, seen, refusal) = {
+            let (line, seen, refusal) = {
                 let snapshot = self.balancer.snapshot.load();
                 match self.decide(&snapshot, ctx, asked)? {
                     Step::Entered => return Ok(()),
@@ -71,11 +67,15 @@ impl Entrance {
                         }
                         continue;
                     }
-                    Step::Wait(held, refusal) => (held, Guard::into_inner(snapshot), refusal),
+                    Step::Wait(line, refusal) => (line, snapshot.version, refusal),
                 }
             };
-            let waited = hold::wait(&self.balancer, &held, &seen, &mut waiting).await;
-            waited.map_err(|late| refusal.unwrap_or(late))?;
+            let place = match ctx.place.take().filter(|place| place.is_in(&line)) {
+                Some(place) => place,
+                None => Place::take(&line, asked.fields.bytes())?,
+            };
+            let place = ctx.place.insert(place);
+            place.wait(seen).await.map_err(|late| refusal.unwrap_or(late))?;
         }
     }
 
@@ -83,7 +83,7 @@ impl Entrance {
         let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
         let Asked { method, query, fields } = *asked;
         let ask = Ask { host: ctx.host.as_deref(), path: &ctx.path, method, query, fields };
-        let rule = route::find(table, &ask).ok_or_else(Refusal::no_route)?;
+        let (rule, preview) = find(table, &ask).ok_or_else(Refusal::no_route)?;
         let section = &rule.section.published;
         let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
         let redirect = rule.route.redirect.as_ref();
@@ -91,35 +91,37 @@ impl Entrance {
             Some(location) => Refusal::redirect(redirect.status, location, rule),
             None => Refusal::host("it has no host, and is sent to another place on it"),
         });
-        ctx.counters = targets.live.clone();
+        // What somebody tries out says nothing of how users fare.
+        ctx.counters = targets.live.clone().filter(|_| preview.is_none());
+        ctx.notice.clone_from(&rule.section.notice);
         if let Some(access) = &mut ctx.access {
             access.app = rule.section.key.to_string();
         }
         if let Some(redirect) = redirect {
             return Err(redirect);
         }
-        if let Some(text) = &section.maintenance {
+        if let Some(text) = section.maintenance.as_ref().filter(|_| preview.is_none()) {
             return Err(Refusal::maintenance(text));
         }
-        if section.hold {
-            return Ok(Step::Wait(Arc::clone(&targets.held), None));
+        if section.hold && preview.is_none() {
+            return Ok(Step::Wait(Arc::clone(&targets.line), None));
         }
         if ctx.attempts == 0 {
             targets.retries.requests.fetch_add(1, Ordering::Relaxed);
         }
-        let target = match self.choose(targets, rule, &ask, ctx) {
-            Ok(target) => target,
+        let choice = Choice { balancer: &self.balancer, ctx, rule, ask: &ask, preview, seed: self.draw() };
+        let (target, marks) = match choice.make(targets) {
+            Ok(chosen) => chosen,
             // A table that came late may name only instances this lb has never asked.
             Err(refusal) if targets.process(rule.process()).is_some_and(|process| process.undecided) => {
-                return Ok(Step::Wait(Arc::clone(&targets.held), Some(refusal)));
+                return Ok(Step::Wait(Arc::clone(&targets.line), Some(refusal)));
             }
             Err(refusal) => return Err(refusal),
         };
-        ctx.counters = Some(Arc::clone(&target.counters));
-        ctx.sticks_to = targets.process(rule.process()).filter(|process| process.sticky).and_then(|_| {
-            let new = target.backend.hash;
-            (sticky(fields) != Some(new)).then_some(new)
-        });
+        let copy =
+            choice.mirror(targets, target).map(|target| (Arc::clone(&target.backend), Arc::clone(&target.counters)));
+        ctx.counters = preview.is_none().then(|| Arc::clone(&target.counters));
+        (ctx.marks, ctx.copy) = (marks, copy);
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         if let Some(access) = &mut ctx.access {
             access.release = target.release;
@@ -128,77 +130,22 @@ impl Entrance {
         ctx.entry = target.backend.enter(&ctx.connection, ctx.number);
         Ok(if ctx.entry.is_some() { Step::Entered } else { Step::Closed })
     }
-
-    fn choose<'a>(
-        &self,
-        targets: &'a SectionTargets,
-        rule: &Rule,
-        ask: &Ask<'_>,
-        ctx: &RequestContext,
-    ) -> Result<&'a Target, Refusal> {
-        let nobody = |reason: &str| {
-            let (app, process) = (&rule.section.published.app, rule.process());
-            Refusal::no_instance(&format!("app {app} cannot answer: {reason} (process {process})"))
-        };
-        let Some(process) = targets.process(rule.process()) else {
-            return Err(nobody("no pool with weight has instances of it"));
-        };
-        let judge = Chooser { balancer: &self.balancer, ctx, ask };
-        let known = process.sticky.then(|| judge.known(process)).flatten();
-        known.or_else(|| pick::choose(&process.shares, &judge, self.draw())).ok_or_else(|| {
-            let reason = if process.shares.is_empty() { process.nobody } else { "no other instance is left to try" };
-            nobody(reason)
-        })
-    }
 }
 
-/// What a choice for one request goes by.
-struct Chooser<'a> {
-    balancer: &'a Balancer,
-    ctx: &'a RequestContext,
-    ask: &'a Ask<'a>,
-}
-
-impl Chooser<'_> {
-    /// The instance that the client had, when it takes requests still.
-    fn known<'t>(&self, process: &'t ProcessTargets) -> Option<&'t Target> {
-        let had = sticky(self.ask.fields)?;
-        let members = process.shares.iter().flat_map(|share| &share.members);
-        members.into_iter().find(|target| target.backend.hash == had && self.is_able(target))
+/// The rule for a request, and the release it asked to see when it knows a secret.
+fn find<'a>(table: &'a Table, ask: &Ask<'_>) -> Option<(&'a Arc<Rule>, Option<ReleaseNumber>)> {
+    if !table.has_previews() {
+        return Some((route::find(table, ask)?, None));
     }
-}
-
-impl Judge<Target> for Chooser<'_> {
-    fn key(&self, key: &HashKey) -> Option<u64> {
-        key::of(key, self.ask, self.ctx.connection.client)
+    if let Some((section, release)) = ask.host.and_then(|host| preview::by_host(table, host)) {
+        return Some((route::find_in(table.previewed(&section.key), ask)?, Some(release)));
     }
-
-    fn is_able(&self, target: &Target) -> bool {
-        !self.ctx.tried.contains(&target.backend.serial)
-    }
-
-    fn in_flight(&self, target: &Target) -> u64 {
-        target.backend.gate.inside()
-    }
-
-    fn hash(&self, target: &Target) -> u64 {
-        target.backend.hash
-    }
-
-    fn standing(&self, target: &Target) -> Standing {
-        let (backend, now) = (&target.backend, self.balancer.clock.elapsed());
-        Standing {
-            latency: backend.latency(now),
-            in_flight: backend.gate.inside(),
-            ramp: target.ramp(now),
-            backs_off: backend.experience.backs_off(now),
-        }
-    }
-}
-
-fn sticky(fields: &Fields) -> Option<u64> {
-    let value = std::str::from_utf8(key::cookie(fields, STICKY_COOKIE)?).ok()?;
-    u64::from_str_radix(value, 16).ok()
+    let rule = route::find(table, ask)?;
+    let said = ask.fields.iter().find(|field| field.name.eq_ignore_ascii_case("x-platform-preview"));
+    let key = said.and_then(|field| preview::Key::parse(std::str::from_utf8(field.value).ok()?));
+    let shown = key.and_then(|key| preview::by_key(table, key));
+    let release = shown.filter(|(section, _)| section.key == rule.section.key).map(|(_, release)| release);
+    Some((rule, release))
 }
 
 #[cfg(test)]
@@ -238,6 +185,10 @@ mod tests {
             hold: false,
             maintenance: None,
             drain: Drain { requests_ms: 0, streams_ms: 0 },
+            cohorts: Vec::new(),
+            preview: None,
+            mirror: None,
+            notice: None,
         };
         let key = SectionKey::app(&section.environment, &section.app);
         Table::new(&BTreeMap::from([(key, section)])).expect("a sound table")

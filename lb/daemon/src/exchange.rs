@@ -11,6 +11,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::client::Client;
 use crate::compose::{self, Answered, Forwarded};
 use crate::entrance::Asked;
 use crate::listen::Data;
+use crate::mirror;
 use crate::pool::Instance;
 use crate::refusal::Refusal;
 use crate::request::{Access, End, RequestContext};
@@ -42,7 +44,7 @@ pub(crate) enum After {
 }
 
 /// Carries the request whose head the client has read.
-pub(crate) async fn carry(data: &Data, client: &mut Client) -> After {
+pub(crate) async fn carry(data: &Rc<Data>, client: &mut Client) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
     client.connection.begin_request(ctx.number);
     let mut exchange = Exchange { data, replay: Replay::default() };
@@ -61,7 +63,7 @@ pub(crate) async fn refuse(data: &Data, client: &mut Client, refusal: Refusal) -
 }
 
 struct Exchange<'a> {
-    data: &'a Data,
+    data: &'a Rc<Data>,
     replay: Replay,
 }
 
@@ -181,7 +183,17 @@ impl Exchange<'_> {
             path: rewritten.as_deref().unwrap_or(target),
             instance: entry.backend().address,
             edits: ctx.rule.as_ref().map(|rule| &rule.route.request_headers),
+            notice: ctx.notice.as_deref(),
+            is_copy: false,
         };
+        if let Some((backend, counters)) = ctx.copy.take()
+            && framing.body == BodyLength::None
+        {
+            let mut copy = Vec::new();
+            compose::request(&mut copy, &client.head, framing, &Forwarded { is_copy: true, ..forwarded });
+            let method = if client.head.method() == "HEAD" { "HEAD" } else { "GET" };
+            mirror::send(self.data, backend, counters, copy, method);
+        }
         compose::request(instance.http.wire.out(), &client.head, framing, &forwarded);
 
         let is_patient = framing.upgrade || asks_for_stream(&client.head);
@@ -204,6 +216,7 @@ impl Exchange<'_> {
         if let Some(entry) = &ctx.entry {
             self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
         }
+        drop(ctx.place.take());
         if attempt.instance.head.status() == 101 {
             return self.switch(client, ctx, framing, instance).await;
         }
@@ -358,7 +371,8 @@ impl Exchange<'_> {
         let answer = ResponseFraming { body: BodyLength::None, keep_alive: false, nominates: false };
         let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
         let (body, connection) = (BodyLength::None, Some("upgrade"));
-        let answered = Answered { request_id: &ctx.id, body, connection, edits, sticks_to: ctx.sticks_to };
+        let answered =
+            Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
         compose::response(client.http.wire.out(), &instance.head, &answer, &answered);
         let (wire, patience) = (&mut client.http.wire, &mut client.patience);
         let mut tunnel = Tunnel::new(
@@ -411,7 +425,8 @@ fn begin_answer(
     let goes_on = may_go_on && body != BodyLength::UntilClose;
     let connection = compose::connection(goes_on, old);
     let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
-    let answered = Answered { request_id: &ctx.id, body, connection, edits, sticks_to: ctx.sticks_to };
+    let answered =
+        Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
     compose::response(client.http.wire.out(), &instance.head, answer, &answered);
     client.http.begin_outgoing(body);
     goes_on

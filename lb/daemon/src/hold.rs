@@ -1,53 +1,197 @@
-//! Hold: requests that wait, bounded in number and time, until a table ends the hold or a first probe decides.
+//! Hold: requests that wait, bounded in number, bytes and time, until a table ends the hold or a first probe decides.
+//!
+//! They wait in a line, first come, first served. When it moves, so many go at once as an app that just came back can take;
+//! each answer lets the next one go. One that finds that it has to wait still keeps its place.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::balancer::Balancer;
 use crate::refusal::Refusal;
-use crate::snapshot::Snapshot;
 
-/// Per app. Their bodies are not read meanwhile, so each costs a connection and its head.
+/// Per app. Bodies are not read meanwhile, so each costs a connection and its head.
 const WAITING_MAX: usize = 1_000;
+/// Of heads, per app.
+const BYTES_MAX: usize = 8 << 20;
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
+/// So many of those that waited are with the app at once.
+const GOING_MAX: usize = 64;
 
-/// A place among those that wait, and until when it is kept.
+/// The requests of one app that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// Places in it, whether they wait or go; read without the lock by whoever has nothing to do when there are none.
+    places: AtomicUsize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: usize,
+    /// The number of the next to come.
+    next: u64,
+    /// By number: which snapshot told it to wait, and how it is called.
+    waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+    /// Called, and not answered yet: by number.
+    going: BTreeSet<u64>,
+    /// Whoever was told to wait by an older snapshot may go.
+    version: u64,
+}
+
+impl Queue {
+    fn call(&mut self) {
+        while self.going.len() < GOING_MAX {
+            let version = self.version;
+            let Some((&number, _)) = self.waiting.iter().find(|(_, (seen, _))| *seen < version) else { return };
+            if let Some((_, waiter)) = self.waiting.remove(&number) {
+                // One that is gone meanwhile ends its place itself.
+                let _ = waiter.send(());
+                self.going.insert(number);
+            }
+        }
+    }
+}
+
+impl Line {
+    pub(crate) fn places(&self) -> usize {
+        self.places.load(Ordering::SeqCst)
+    }
+
+    /// A snapshot is in force that may let them go.
+    pub(crate) fn let_go(&self, version: u64) {
+        let mut queue = self.queue();
+        queue.version = queue.version.max(version);
+        if !queue.waiting.is_empty() {
+            queue.call();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in a line, and until when it is kept.
+#[derive(Debug)]
 pub(crate) struct Place {
-    held: Arc<AtomicUsize>,
+    line: Arc<Line>,
+    number: u64,
+    bytes: usize,
     until: Instant,
+}
+
+impl Place {
+    /// At the end of the line. `bytes`: what the request keeps in memory.
+    pub(crate) fn take(line: &Arc<Line>, bytes: usize) -> Result<Self, Refusal> {
+        let mut queue = line.queue();
+        if line.places() >= WAITING_MAX || queue.bytes + bytes > BYTES_MAX {
+            return Err(Refusal::hold_full());
+        }
+        line.places.fetch_add(1, Ordering::SeqCst);
+        queue.bytes += bytes;
+        let number = queue.next;
+        queue.next += 1;
+        drop(queue);
+        Ok(Self { line: Arc::clone(line), number, bytes, until: Instant::now() + WAIT_LIMIT })
+    }
+
+    pub(crate) fn is_in(&self, line: &Arc<Line>) -> bool {
+        Arc::ptr_eq(&self.line, line)
+    }
+
+    /// Waits until it is called: by a snapshot after number `seen`.
+    pub(crate) async fn wait(&self, seen: u64) -> Result<(), Refusal> {
+        let (call, called) = oneshot::channel();
+        {
+            let mut queue = self.line.queue();
+            queue.going.remove(&self.number);
+            queue.waiting.insert(self.number, (seen, call));
+            // A snapshot that came in between has called already.
+            queue.call();
+        }
+        match tokio::time::timeout_at(self.until, called).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Refusal::hold_timeout()),
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.held.fetch_sub(1, Ordering::SeqCst);
+        let mut queue = self.line.queue();
+        queue.waiting.remove(&self.number);
+        queue.going.remove(&self.number);
+        queue.bytes -= self.bytes;
+        self.line.places.fetch_sub(1, Ordering::SeqCst);
+        queue.call();
     }
 }
 
-/// Waits for a snapshot newer than `seen`. The place is kept over several of them.
-pub(crate) async fn wait(
-    balancer: &Balancer,
-    held: &Arc<AtomicUsize>,
-    seen: &Arc<Snapshot>,
-    place: &mut Option<Place>,
-) -> Result<(), Refusal> {
-    let until = match place {
-        Some(place) => place.until,
-        None => {
-            let before = held.fetch_add(1, Ordering::SeqCst);
-            let taken = Place { held: Arc::clone(held), until: Instant::now() + WAIT_LIMIT };
-            if before >= WAITING_MAX {
-                return Err(Refusal::hold_full());
-            }
-            place.insert(taken).until
-        }
-    };
-    let mut version = balancer.version.subscribe();
-    // Subscribed first, then compared: a snapshot that came in between is seen by one of both.
-    if !Arc::ptr_eq(&balancer.snapshot.load(), seen) {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(queue: &Line) -> Vec<u64> {
+        queue.queue().going.iter().copied().collect()
     }
-    tokio::time::timeout_at(until, version.changed()).await.map(|_| ()).map_err(|_| Refusal::hold_timeout())
+
+    /// Joins the line without being polled any further.
+    fn stand(line: &Line, place: &Place, seen: u64) -> oneshot::Receiver<()> {
+        let (call, called) = oneshot::channel();
+        let mut queue = line.queue();
+        queue.going.remove(&place.number);
+        queue.waiting.insert(place.number, (seen, call));
+        queue.call();
+        called
+    }
+
+    #[test]
+    fn first_come_first_served_so_many_at_once() {
+        let line = Arc::new(Line::default());
+        let mut places: Vec<_> = (0..GOING_MAX + 3).map(|_| Place::take(&line, 10).expect("room")).collect();
+        let _calls: Vec<_> = places.iter().rev().map(|place| stand(&line, place, 1)).collect();
+        line.let_go(1);
+        assert!(called(&line).is_empty(), "they were told by this one to wait");
+        line.let_go(2);
+        assert_eq!(called(&line), (0..GOING_MAX as u64).collect::<Vec<_>>());
+        // The tenth is answered, the eleventh has to wait again and keeps its place.
+        drop(places.remove(10));
+        let _call = stand(&line, &places[10], 2);
+        let going = called(&line);
+        assert!(!going.contains(&10) && !going.contains(&11), "{going:?}");
+        assert_eq!(going.last(), Some(&(GOING_MAX as u64 + 1)));
+        line.let_go(3);
+        drop(places.remove(0));
+        assert!(called(&line).contains(&11), "before whoever came after it");
+        places.clear();
+        assert_eq!((line.places(), line.queue().bytes), (0, 0));
+        assert!(called(&line).is_empty() && line.queue().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_line_has_its_bounds() {
+        let line = Arc::new(Line::default());
+        let full = (0..=WAITING_MAX).map_while(|_| Place::take(&line, 0).ok()).collect::<Vec<_>>();
+        assert_eq!(full.len(), WAITING_MAX);
+        drop(full);
+        let large = (0..100).map_while(|_| Place::take(&line, BYTES_MAX / 10).ok()).collect::<Vec<_>>();
+        assert_eq!(large.len(), 10);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_is_called_goes_and_who_is_not_is_told() {
+        let line = Arc::new(Line::default());
+        let place = Place::take(&line, 0).expect("room");
+        let mut late = Place::take(&line, 0).expect("room");
+        late.until = Instant::now();
+        assert_eq!(late.wait(1).await, Err(Refusal::hold_timeout()));
+        let (waits, other) = (place.wait(1), Arc::clone(&line));
+        let (gone, ()) = tokio::join!(waits, async move { other.let_go(2) });
+        assert_eq!(gone, Ok(()));
+        assert_eq!(place.wait(1).await, Ok(()), "a newer snapshot is there already");
+    }
 }

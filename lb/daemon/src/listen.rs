@@ -4,6 +4,7 @@
 //! A connection never moves between threads, and what it uses is shared with nobody: no lock, no cache line that two
 //! cores fight for.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -69,6 +70,7 @@ pub(crate) fn start(
             entrance: Entrance::new(Arc::clone(balancer)),
             balancer: Arc::clone(balancer),
             pool: Pool::default(),
+            copies: Cell::new(0),
             stopping: stopping.clone(),
             access_log: config.access_log,
             limits: config.limits,
@@ -95,6 +97,8 @@ pub(crate) struct Data {
     pub(crate) balancer: Arc<Balancer>,
     pub(crate) entrance: Entrance,
     pub(crate) pool: Pool,
+    /// Copies of requests that are under way.
+    pub(crate) copies: Cell<usize>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) access_log: bool,
     pub(crate) limits: Limits,
@@ -165,7 +169,7 @@ impl Data {
     }
 
     /// One after the other, until the connection ends.
-    async fn requests(&self, client: &mut Client) {
+    async fn requests(self: &Rc<Self>, client: &mut Client) {
         loop {
             let after = match client.next().await {
                 Next::Request => exchange::carry(self, client).await,

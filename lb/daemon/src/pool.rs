@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use lb_core::http1::{HeadScan, ResponseHead};
+use lb_core::http1::{HeadError, HeadScan, ResponseHead};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -52,6 +52,16 @@ impl Instance {
         }
         let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Takes the next head from what came. False: more of it is to come.
+    pub(crate) fn take_head(&mut self) -> Result<bool, HeadError> {
+        let Some(place) = self.scan.find(self.http.wire.ahead())? else { return Ok(false) };
+        let end = place.end;
+        self.head.read(&self.http.wire.ahead()[place])?;
+        self.http.wire.consume(end);
+        self.scan = HeadScan::default();
+        Ok(true)
     }
 }
 

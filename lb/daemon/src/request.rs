@@ -6,14 +6,21 @@ use std::time::Duration;
 
 use lb_core::rule::Rule;
 
-use crate::backend::Entry;
+use crate::backend::{Backend, Entry};
 use crate::balancer::Balancer;
+use crate::choice::Marks;
 use crate::connection::Connection;
 use crate::counters::{Outcome, ReleaseCounters};
+use crate::hold::Place;
 use crate::refusal::Refusal;
 
 /// Numbers requests for the whole process; 0 is none.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// The next one.
+pub(crate) fn number() -> u64 {
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
 
 /// Ends with the request, however it ends: accounting is in its drop.
 pub(crate) struct RequestContext {
@@ -35,8 +42,13 @@ pub(crate) struct RequestContext {
     pub(crate) distrusts_pool: bool,
     /// The status that goes to the client.
     pub(crate) status: Option<u16>,
-    /// The client is told to stay with this instance.
-    pub(crate) sticks_to: Option<u64>,
+    /// What the client is told with its answer.
+    pub(crate) marks: Marks,
+    pub(crate) notice: Option<Arc<str>>,
+    /// Who is to have a copy of it.
+    pub(crate) copy: Option<(Arc<Backend>, Arc<ReleaseCounters>)>,
+    /// Its place among those that waited, until it is answered.
+    pub(crate) place: Option<Place>,
     /// What lb answered itself.
     refusal: Option<Refusal>,
     /// Of the release it went to, or the live one of its section.
@@ -72,7 +84,7 @@ pub(crate) struct Access {
 impl RequestContext {
     pub(crate) fn new(connection: &Arc<Connection>, balancer: &Arc<Balancer>) -> Self {
         Self {
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            number: number(),
             connection: Arc::clone(connection),
             balancer: Arc::clone(balancer),
             began: balancer.clock.elapsed(),
@@ -85,7 +97,10 @@ impl RequestContext {
             attempts: 0,
             distrusts_pool: false,
             status: None,
-            sticks_to: None,
+            marks: Marks::default(),
+            notice: None,
+            copy: None,
+            place: None,
             refusal: None,
             counters: None,
             end: End::Unknown,

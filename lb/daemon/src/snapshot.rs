@@ -1,7 +1,7 @@
 //! Snapshot: table and health in one value that never changes. A request loads it once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use lb_core::{Section, Table, retry};
 
 use crate::backend::Backend;
 use crate::counters::ReleaseCounters;
+use crate::hold::Line;
 
 /// None of it changes; a newer one takes its place.
 #[derive(Default)]
 pub(crate) struct Snapshot {
+    /// Snapshots are counted.
+    pub(crate) version: u64,
     /// None before the first table.
     pub(crate) table: Option<Arc<Table>>,
     /// Exactly the sections of the table.
@@ -26,8 +29,8 @@ pub(crate) struct Snapshot {
 
 /// Where requests of one section may go now.
 pub(crate) struct SectionTargets {
-    /// Requests that wait for the end of a hold. Shared with the snapshots before and after.
-    pub(crate) held: Arc<AtomicUsize>,
+    /// Requests that wait. Shared with the snapshots before and after.
+    pub(crate) line: Arc<Line>,
     /// Counts what lb answers itself; none while no release is live.
     pub(crate) live: Option<Arc<ReleaseCounters>>,
     pub(crate) retries: Arc<Retries>,
@@ -36,7 +39,10 @@ pub(crate) struct SectionTargets {
 
 /// Where requests for one process may go now.
 pub(crate) struct ProcessTargets {
+    /// The newest release first.
     pub(crate) shares: Vec<Share<Target>>,
+    /// Releases without weight that some requests get all the same.
+    apart: Vec<Share<Target>>,
     /// Why `shares` is empty, when it is.
     pub(crate) nobody: &'static str,
     /// `shares` is empty and the first probe of an active one has not ended: requests wait for it.
@@ -51,6 +57,14 @@ pub(crate) struct Target {
     pub(crate) counters: Arc<ReleaseCounters>,
     /// It joined others: from when on, and for how long, it takes less than its share.
     starts_slowly: Option<(Duration, Duration)>,
+}
+
+impl ProcessTargets {
+    /// Those of a release that take requests, whatever its weight.
+    pub(crate) fn of_release(&self, release: ReleaseNumber) -> Option<&Share<Target>> {
+        let is_of = |share: &&Share<Target>| share.members.first().is_some_and(|target| target.release == release);
+        self.shares.iter().chain(&self.apart).find(is_of)
+    }
 }
 
 impl Target {
@@ -77,7 +91,7 @@ impl Retries {
 /// What lives longer than one table, by section: created when first needed, dropped with the section.
 #[derive(Default)]
 pub(crate) struct Lasting {
-    pub(crate) held: BTreeMap<SectionKey, Arc<AtomicUsize>>,
+    pub(crate) lines: BTreeMap<SectionKey, Arc<Line>>,
     pub(crate) counters: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>>,
     retries: BTreeMap<SectionKey, Arc<Retries>>,
     /// How many snapshots there were: round robin goes on from there.
@@ -85,14 +99,31 @@ pub(crate) struct Lasting {
 }
 
 impl Lasting {
+    /// A snapshot is in force: whoever waits may look at it, unless its app is on hold there.
+    pub(crate) fn let_go(&self, snapshot: &Snapshot) {
+        for (key, line) in self.lines.iter().filter(|(_, line)| line.places() > 0) {
+            let section = snapshot.table.as_ref().and_then(|table| table.section(key));
+            if section.is_none_or(|section| !section.published.hold) {
+                line.let_go(snapshot.version);
+            }
+        }
+    }
+
     /// Forgets sections and releases that the table no longer names.
     fn keep(&mut self, table: &Table, now: Duration) {
         self.snapshots += 1;
         self.retries.retain(|key, _| table.section(key).is_some());
-        self.held.retain(|key, _| table.section(key).is_some());
+        self.lines.retain(|key, line| {
+            let stays = table.section(key).is_some();
+            if !stays {
+                // Nobody waits for what is gone.
+                line.let_go(u64::MAX);
+            }
+            stays
+        });
         self.counters.retain(|key, _| table.section(key).is_some());
         for section in table.sections() {
-            self.held.entry(section.key.clone()).or_default();
+            self.lines.entry(section.key.clone()).or_default();
             self.retries.entry(section.key.clone()).or_insert_with(|| {
                 let (requests, budget) = (AtomicU64::new(0), Mutex::new(retry::Budget::new(now)));
                 Arc::new(Retries { requests, budget })
@@ -119,14 +150,15 @@ impl Snapshot {
             let counters = &lasting.counters[&section.key];
             let live = section.published.live.or_else(|| heaviest(section));
             let targets = SectionTargets {
-                held: Arc::clone(&lasting.held[&section.key]),
+                line: Arc::clone(&lasting.lines[&section.key]),
                 live: live.and_then(|release| counters.get(&release)).cloned(),
                 retries: Arc::clone(&lasting.retries[&section.key]),
                 processes: processes_of(section, backends, counters, Moment { now, turn: lasting.snapshots }),
             };
             (section.key.clone(), targets)
         });
-        Self { table: Some(Arc::clone(table)), sections: sections.collect() }
+        let sections = sections.collect();
+        Self { version: lasting.snapshots, table: Some(Arc::clone(table)), sections }
     }
 
     pub(crate) fn section(&self, key: &SectionKey) -> Option<&SectionTargets> {
@@ -165,17 +197,18 @@ fn processes_of(
     for (release, pool) in &section.published.pools {
         for (id, instance) in &pool.instances {
             let Some(backend) = backends.get(id).map(|backend| Arc::clone(&backend)) else { continue };
-            if pool.weight == 0 {
+            if pool.weight == 0 && !section.addresses(*release) {
                 backend.joined.store(0, Ordering::Relaxed);
                 continue;
             }
+            let takes = takes_requests(section, *release, instance.state);
             let groups = processes.entry(instance.process.clone()).or_default();
             if groups.last().is_none_or(|group| group.release != *release) {
                 let balance = pool.balance.get(&instance.process).cloned().unwrap_or_default();
                 let counters = Arc::clone(&counters[release]);
                 groups.push(Group { release: *release, weight: pool.weight, balance, counters, active: Vec::new() });
             }
-            match groups.last_mut().filter(|_| instance.state == InstanceState::Active) {
+            match groups.last_mut().filter(|_| takes) {
                 Some(group) => group.active.push(Active::of(backend)),
                 None => backend.joined.store(0, Ordering::Relaxed),
             }
@@ -184,7 +217,17 @@ fn processes_of(
     processes.into_iter().map(|(process, groups)| (process, targets_of(groups, moment))).collect()
 }
 
-/// The instances of one process in a pool with weight.
+/// Whether an instance is open to requests: an active one is, and a standby one of a release that only some get.
+pub(crate) fn takes_requests(section: &Section, release: ReleaseNumber, state: InstanceState) -> bool {
+    let weight = section.published.pools.get(&release).map_or(0, |pool| pool.weight);
+    match state {
+        InstanceState::Active => true,
+        InstanceState::Standby => weight == 0 && section.addresses(release),
+        InstanceState::Draining => false,
+    }
+}
+
+/// The instances of one process in a pool that takes requests.
 struct Group {
     release: ReleaseNumber,
     weight: u32,
@@ -214,6 +257,8 @@ impl Active {
 /// The active ones that are up. When every single one is down, all are tried the same: lb's judgement may be wrong,
 /// and an error is certain otherwise. One that was never asked gets nothing, also then.
 fn targets_of(groups: Vec<Group>, moment: Moment) -> ProcessTargets {
+    let (apart, groups): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.weight == 0);
+    let apart = apart.into_iter().filter_map(|group| share_of(group, false, moment)).collect();
     let all = || groups.iter().flat_map(|group| &group.active);
     let panic = all().all(|one| one.health == Health::Down);
     let nobody = match all().next() {
@@ -222,8 +267,8 @@ fn targets_of(groups: Vec<Group>, moment: Moment) -> ProcessTargets {
     };
     let awaited = all().any(|one| one.undecided);
     let sticky = groups.iter().any(|group| group.balance.sticky);
-    let shares: Vec<_> = groups.into_iter().filter_map(|group| share_of(group, panic, moment)).collect();
-    ProcessTargets { undecided: awaited && shares.is_empty(), shares, nobody, sticky }
+    let shares: Vec<_> = groups.into_iter().rev().filter_map(|group| share_of(group, panic, moment)).collect();
+    ProcessTargets { undecided: awaited && shares.is_empty(), shares, apart, nobody, sticky }
 }
 
 /// Those of a group that take requests; none when there are none.

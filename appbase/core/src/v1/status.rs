@@ -112,10 +112,19 @@ pub struct Counters {
     pub failed: u64,
     /// Answers of the app with status 5xx (not in `failed`).
     pub app_errors: u64,
+    /// Copies of requests that a mirror sent it, and those of them that got a 5xx or no answer. In none of the others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub copies: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub copies_failed: u64,
     /// Requests by duration: bucket `i` counts those that took at most [`DURATION_BUCKETS_MS`]`[i]` and more than the
     /// bucket before; one more bucket for the rest. Empty means all zero.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub durations: Vec<u64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Upper bounds of the duration buckets, in milliseconds.

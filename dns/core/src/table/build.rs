@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use appbase_core::{ProcessName, SectionKey};
+use appbase_core::{Prefix, ProcessName, SectionKey};
 
 use super::view::{Node, View};
 use super::{NODES_MAX, Table, TableError, VIEWS_MAX, private};
 use crate::name::{Name, NameError, suffix_at};
-use crate::prefix::Prefix;
 use crate::record::{self, RecordSet, rtype};
 use crate::v1::{self, AppNames, NameSection, NamedInstance, PlatformNames};
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use appbase_core::Prefix;
+
 use super::private;
 use crate::name::{Name, suffix_at};
-use crate::prefix::Prefix;
 use crate::record::{RecordSet, rtype};
 
 /// The record sets of one existing name; none at all for a name that only has names below it.

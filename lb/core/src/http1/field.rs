@@ -22,7 +22,8 @@ pub enum Known {
     /// Says something of this connection alone, and ends here: `Keep-Alive`, `TE`, `Trailer`, `Proxy-Connection`,
     /// `HTTP2-Settings`.
     ThisHop,
-    /// Says where a request came from. A client's own word for that ends here: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`.
+    /// Says where a request came from, or what the platform says of it. A client's own word for that ends here: `Forwarded`,
+    /// `X-Forwarded-*`, `X-Platform-*`, `X-Real-IP`.
     Origin,
     Other,
 }
@@ -48,6 +49,7 @@ impl Known {
             15 if is("idempotency-key") => Self::IdempotencyKey,
             16 if is("proxy-connection") => Self::ThisHop,
             17 if is("transfer-encoding") => Self::TransferEncoding,
+            11.. if name.get(..11).is_some_and(|start| start.eq_ignore_ascii_case("x-platform-")) => Self::Origin,
             12.. if name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-")) => Self::Origin,
             _ if name.contains('_') => Self::of_twin(name),
             _ => Self::Other,
@@ -124,6 +126,11 @@ impl Fields {
             name: std::str::from_utf8(&self.bytes[span.name.clone()]).unwrap_or_default(),
             value: &self.bytes[span.value.clone()],
         })
+    }
+
+    /// What the head of these takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Gives back the memory that a large head took.

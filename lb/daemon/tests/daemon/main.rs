@@ -12,6 +12,7 @@ mod forward;
 mod health;
 mod hold;
 mod limits;
+mod moves;
 mod recorder;
 mod requests;
 mod routes;

@@ -134,6 +134,10 @@ pub(crate) fn section_of(instances: &[(&str, SocketAddr, InstanceState)]) -> Rou
         hold: false,
         maintenance: None,
         drain: Drain { requests_ms: 5_000, streams_ms: 5_000 },
+        cohorts: Vec::new(),
+        preview: None,
+        mirror: None,
+        notice: None,
     }
 }
 

@@ -1,17 +1,21 @@
-//! Source prefixes: which askers a view is for.
+//! Prefixes: ranges of addresses.
 
+use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// An address range in CIDR form, with its host bits ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Prefix {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Prefix {
     address: IpAddr,
     bits: u8,
 }
 
 impl Prefix {
     /// `10.210.0.0/20`, `::/0`, or one address without a length.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u8>().ok()?)),
             None => (text.parse::<IpAddr>().ok()?, None),
@@ -22,10 +26,31 @@ impl Prefix {
     }
 
     /// Whether `address` is in it. IPv4 lies within IPv6 as `::ffff:0:0/96`, so `::/0` covers everybody.
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+    pub fn contains(&self, address: IpAddr) -> bool {
         let differ = mapped(self.address) ^ mapped(address);
         let bits = if self.address.is_ipv4() { u32::from(self.bits) + 96 } else { u32::from(self.bits) };
         differ.leading_zeros() >= bits
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+            .ok_or_else(|| format!("\"{text}\" is no address range: give 10.0.0.0/8, fd00::/8 or one address"))
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
     }
 }
 

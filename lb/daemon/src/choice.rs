@@ -1,0 +1,159 @@
+//! Choice: which instance of a rule's process a request gets. A preview and a cohort say which release; else the weights
+//! do, and a client that has a place in them keeps it.
+
+use appbase_core::ReleaseNumber;
+use appbase_core::v1::HashKey;
+use lb_core::http1::Fields;
+use lb_core::pick::{self, Judge, Seeds, Share, Standing};
+use lb_core::rule::{Ask, Rule};
+use lb_core::{cohort, key};
+
+use crate::balancer::Balancer;
+use crate::refusal::Refusal;
+use crate::request::RequestContext;
+use crate::snapshot::{ProcessTargets, SectionTargets, Target};
+
+/// The cookie by which a client stays with its instance: the hash of the instance's name, in hexadecimal.
+pub(crate) const STICKY_COOKIE: &str = "platformer-instance";
+/// The cookie by which a client keeps its place in the weights, in hexadecimal.
+pub(crate) const PLACE_COOKIE: &str = "platformer-place";
+
+/// What the client is told with its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// It stays with the instance of this hash.
+    pub(crate) sticks_to: Option<u64>,
+    /// Its place in the weights.
+    pub(crate) place: Option<u16>,
+    /// What it sees is not for everybody.
+    pub(crate) preview: bool,
+}
+
+/// What a choice for one request goes by.
+pub(crate) struct Choice<'a> {
+    pub(crate) balancer: &'a Balancer,
+    pub(crate) ctx: &'a RequestContext,
+    pub(crate) rule: &'a Rule,
+    pub(crate) ask: &'a Ask<'a>,
+    /// The release that the client asked to see.
+    pub(crate) preview: Option<ReleaseNumber>,
+    /// A number for this choice; no secret.
+    pub(crate) seed: u64,
+}
+
+impl Choice<'_> {
+    pub(crate) fn make<'t>(&self, targets: &'t SectionTargets) -> Result<(&'t Target, Marks), Refusal> {
+        let nobody = |reason: &str| {
+            let (app, process) = (&self.rule.section.published.app, self.rule.process());
+            Refusal::no_instance(&format!("app {app} cannot answer: {reason} (process {process})"))
+        };
+        let Some(process) = targets.process(self.rule.process()) else {
+            return Err(nobody("no pool with weight has instances of it"));
+        };
+        let preview = self.preview.is_some();
+        let found = match self.preview {
+            Some(release) => process.of_release(release).and_then(|share| self.within(share)),
+            None => self.of_cohort(process),
+        };
+        if found.is_none() && preview {
+            return Err(nobody("the release of this slot has no instance that is up"));
+        }
+        // Who has no place yet is given one.
+        let new_place = (found.is_none() && process.shares.len() > 1 && self.place_cookie().is_none())
+            .then(|| self.ctx.marks.place.unwrap_or(Seeds(self.seed).draw() as u16));
+        let chosen = found.or_else(|| self.by_weight(process, new_place)).ok_or_else(|| {
+            let reason = if process.shares.is_empty() { process.nobody } else { "no other instance is left to try" };
+            nobody(reason)
+        })?;
+        let hash = chosen.backend.hash;
+        let sticks_to = (process.sticky && self.sticky_cookie() != Some(hash)).then_some(hash);
+        Ok((chosen, Marks { sticks_to, place: new_place, preview }))
+    }
+
+    /// The instance that is to have a copy; none when this request is not one of those copied.
+    pub(crate) fn mirror<'t>(&self, targets: &'t SectionTargets, chosen: &Target) -> Option<&'t Target> {
+        let mirror = self.rule.section.published.mirror.filter(|mirror| mirror.release != chosen.release)?;
+        let is_first = self.ctx.attempts == 0 && self.preview.is_none() && matches!(self.ask.method, "GET" | "HEAD");
+        let drawn = || Seeds(self.seed.rotate_left(32)).below(100) < Some(mirror.percent.into());
+        let share =
+            (is_first && drawn()).then(|| targets.process(self.rule.process())?.of_release(mirror.release))??;
+        self.within(share)
+    }
+
+    fn of_cohort<'t>(&self, process: &'t ProcessTargets) -> Option<&'t Target> {
+        let cohorts = &self.rule.section.published.cohorts;
+        let own = cohorts.iter().find(|own| cohort::takes(own, self.ask, self.ctx.connection.client))?;
+        self.within(process.of_release(own.release)?)
+    }
+
+    fn by_weight<'t>(&self, process: &'t ProcessTargets, new_place: Option<u16>) -> Option<&'t Target> {
+        let had = process.sticky.then(|| self.had(process.shares.iter())).flatten();
+        let placed = Placed { choice: self, place: new_place.or_else(|| self.place_cookie()) };
+        had.or_else(|| pick::choose(&process.shares, &placed, self.seed))
+    }
+
+    fn within<'t>(&self, share: &'t Share<Target>) -> Option<&'t Target> {
+        let placed = Placed { choice: self, place: None };
+        self.had(std::iter::once(share)).or_else(|| pick::within(share, &placed, Seeds(self.seed)))
+    }
+
+    /// The instance that the client had, when it takes requests still.
+    fn had<'t>(&self, shares: impl Iterator<Item = &'t Share<Target>>) -> Option<&'t Target> {
+        let had = self.sticky_cookie()?;
+        shares.flat_map(|share| &share.members).find(|target| target.backend.hash == had && self.is_able(target))
+    }
+
+    fn is_able(&self, target: &Target) -> bool {
+        !self.ctx.tried.contains(&target.backend.serial)
+    }
+
+    fn sticky_cookie(&self) -> Option<u64> {
+        u64::from_str_radix(cookie(self.ask.fields, STICKY_COOKIE)?, 16).ok()
+    }
+
+    fn place_cookie(&self) -> Option<u16> {
+        u16::from_str_radix(cookie(self.ask.fields, PLACE_COOKIE)?, 16).ok()
+    }
+}
+
+fn cookie<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(key::cookie(fields, name)?).ok()
+}
+
+/// A choice with the client's place in the weights.
+struct Placed<'a> {
+    choice: &'a Choice<'a>,
+    place: Option<u16>,
+}
+
+impl Judge<Target> for Placed<'_> {
+    fn place(&self) -> Option<u16> {
+        self.place
+    }
+
+    fn key(&self, key: &HashKey) -> Option<u64> {
+        key::of(key, self.choice.ask, self.choice.ctx.connection.client)
+    }
+
+    fn is_able(&self, target: &Target) -> bool {
+        self.choice.is_able(target)
+    }
+
+    fn in_flight(&self, target: &Target) -> u64 {
+        target.backend.gate.inside()
+    }
+
+    fn hash(&self, target: &Target) -> u64 {
+        target.backend.hash
+    }
+
+    fn standing(&self, target: &Target) -> Standing {
+        let (backend, now) = (&target.backend, self.choice.balancer.clock.elapsed());
+        Standing {
+            latency: backend.latency(now),
+            in_flight: backend.gate.inside(),
+            ramp: target.ramp(now),
+            backs_off: backend.experience.backs_off(now),
+        }
+    }
+}
