@@ -476,10 +476,15 @@ fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
 
 /// One request on a connection of its own.
 pub fn http_request(address: SocketAddr, host: &str, path: &str) -> Option<(u16, String)> {
+    http_request_with(address, host, path, "")
+}
+
+/// The same with further lines of a head, each with its line end.
+pub fn http_request_with(address: SocketAddr, host: &str, path: &str, lines: &str) -> Option<(u16, String)> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{lines}Connection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;

@@ -1,6 +1,7 @@
 //! What people type.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use appbase_core::EnvironmentName;
@@ -83,6 +84,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     Ok(Duration::from_secs(seconds))
+}
+
+/// `NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pair(pub(crate) String, pub(crate) String);
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self(name.to_owned(), value.to_owned())),
+            _ => Err("write it as NAME=VALUE".to_owned()),
+        }
+    }
 }
 
 #[cfg(test)]

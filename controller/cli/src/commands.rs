@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod activate;
 mod artifact;
 mod cancel;
 mod config;
@@ -14,10 +15,13 @@ mod login;
 mod logs;
 mod maintenance;
 mod member;
+mod notice;
 mod plan;
+mod preview;
 mod rollback;
 mod route;
 mod scale;
+mod split;
 mod status;
 mod token;
 mod version;
@@ -35,9 +39,15 @@ pub(crate) enum Command {
     Artifact(artifact::Arguments),
     /// Deploy a version: new instances beside the old, then traffic moves at once
     Deploy(deploy::Arguments),
+    /// Make the staged version live
+    Activate(activate::Arguments),
+    /// Give the staged version a share of the traffic
+    Split(split::Arguments),
+    /// Where either slot can be seen, live or not
+    Preview(preview::Arguments),
     /// Go back to the release before, or to a given one
     Rollback(rollback::Arguments),
-    /// End a deployment before its traffic moves
+    /// End a deployment before its traffic moves, or give up what is staged
     Cancel(cancel::Arguments),
     /// Follow a running deployment to its end
     Follow(follow::Arguments),
@@ -57,6 +67,8 @@ pub(crate) enum Command {
     Hold(hold::Arguments),
     /// Answer 503 with a message instead of forwarding
     Maintenance(maintenance::Arguments),
+    /// Tell the app and its clients something
+    Notice(notice::Arguments),
     /// Values of an app
     Config(config::Arguments),
     /// Which requests go where
@@ -85,6 +97,10 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Artifact(arguments) => artifact::run(&session, arguments).await,
         Command::Deploy(arguments) => deploy::run(&session, arguments).await,
+        Command::Activate(arguments) => activate::run(&session, arguments).await,
+        Command::Split(arguments) => split::run(&session, arguments).await,
+        Command::Preview(arguments) => preview::run(&session, arguments).await,
+        Command::Notice(arguments) => notice::run(&session, arguments).await,
         Command::Rollback(arguments) => rollback::run(&session, arguments).await,
         Command::Cancel(arguments) => cancel::run(&session, arguments).await,
         Command::Follow(arguments) => follow::run(&session, arguments).await,

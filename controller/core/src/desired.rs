@@ -5,7 +5,7 @@ use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, Version};
 use serde_json::Value;
 
 use crate::app_file::{INSTANCES_MAX, check_host, check_value_name};
-use crate::v1::state::{ChangeSet, Desired, DesiredApp, Operation};
+use crate::v1::state::{ChangeSet, Desired, DesiredApp, Operation, Split};
 
 /// At most this many operations in one change set, and this many bytes of its JSON.
 pub const OPERATIONS_MAX: usize = 256;
@@ -76,6 +76,21 @@ impl Desired {
                 }
                 app.maintenance = text.map(str::to_owned);
             }
+            ("app", "split") => app.split = params.split()?,
+            ("app", "preview") => {
+                let secret = params.optional("secret")?;
+                let is_secret = |text: &str| lb_core::preview::Key::parse(&format!("{text}-blue")).is_some();
+                if secret.is_some_and(|text| !is_secret(text)) {
+                    let chars = lb_core::preview::SECRET_CHARS;
+                    return Err(("bad-value", format!("a secret has {chars} small letters and digits")));
+                }
+                app.preview = secret.map(str::to_owned);
+            }
+            ("app", "notice") => {
+                let text = params.optional("text")?;
+                lb_core::table::check_notice(text.unwrap_or_default()).map_err(|reason| ("bad-value", reason))?;
+                app.notice = text.map(str::to_owned);
+            }
             ("config", "set") => {
                 let key = params.text("key")?;
                 check_value_name(key).map_err(|reason| ("bad-name", reason))?;
@@ -141,6 +156,9 @@ impl Operation {
             }
             ("app", "hold") => text("hold").map(|on| if on == "true" { "on" } else { "off" }.to_owned()),
             ("app", "maintenance") => Some(if text("message").is_some() { "on" } else { "off" }.to_owned()),
+            ("app", "split") => text("percent").map(|percent| format!("{percent}%")),
+            ("app", "preview") => Some(if text("secret").is_some() { "on" } else { "off" }.to_owned()),
+            ("app", "notice") => Some(if text("text").is_some() { "on" } else { "off" }.to_owned()),
             ("config", _) => text("key"),
             ("route", _) => Some(Params(&self.params).route().map_or_else(|_| "?".to_owned(), |route| route.wants())),
             _ => None,
@@ -196,6 +214,23 @@ impl<'a> Params<'a> {
     fn truth(&self, key: &str) -> Result<bool, (&'static str, String)> {
         let truth = self.0.get(key).and_then(Value::as_bool);
         truth.ok_or_else(|| ("bad-parameter", format!("parameter \"{key}\" must be true or false")))
+    }
+
+    /// None: the staged release gets nothing.
+    fn split(&self) -> Result<Option<Split>, (&'static str, String)> {
+        let bad = |reason: String| ("bad-parameter", reason);
+        let mut given = self.0.as_object().cloned().unwrap_or_default();
+        given.retain(|key, value| !value.is_null() && key != "environment" && key != "app");
+        let split: Split = serde_json::from_value(Value::Object(given)).map_err(|error| bad(error.to_string()))?;
+        if split.percent > 99 || split.mirror > 100 {
+            let reason = "percent is from 0 to 99, mirror from 0 to 100; all of the traffic: platformctl activate";
+            return Err(bad(reason.to_owned()));
+        }
+        if split.cohorts.len() > lb_core::cohort::COHORTS_MAX {
+            return Err(bad(format!("at most {} cohorts", lb_core::cohort::COHORTS_MAX)));
+        }
+        split.cohorts.iter().try_for_each(lb_core::cohort::check).map_err(bad)?;
+        Ok((split.percent > 0 || split.mirror > 0 || !split.cohorts.is_empty()).then_some(split))
     }
 
     fn route(&self) -> Result<Route, (&'static str, String)> {

@@ -119,6 +119,7 @@ pub fn plan_slice(
     let mut draft = Draft::new(setting, slice, observed, addresses, now);
     draft.follow_deployment();
     draft.keep_live();
+    draft.keep_staged();
     draft.end_warmth();
     draft.progress_draining();
     draft.plan_steps();

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use appbase_core::v1::{Balance, Policy, Probe};
 use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber};
 use dns_core::v1::{AppNames, NameSection, NamedInstance};
-use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
+use lb_core::v1::{Cohort, Conditions, Drain, InstanceState, Mirror, Pool, PoolInstance, Preview, RouteSection};
 use serde::Serialize;
 
-use crate::v1::state::{DesiredApp, ReleaseRecord, Run, Traffic};
+use crate::v1::state::{DesiredApp, ReleaseRecord, Run, Split, Traffic};
 
 /// What lb needs of one app; none while nothing of it takes or will take traffic.
 pub fn route_section(
@@ -19,11 +19,14 @@ pub fn route_section(
     releases: &BTreeMap<ReleaseNumber, ReleaseRecord>,
 ) -> Option<RouteSection> {
     let live = live_release(run);
+    let split = desired.split.as_ref().filter(|split| run.staged == Some(split.release));
     let mut pools: BTreeMap<ReleaseNumber, Pool> = BTreeMap::new();
     for (id, instance) in &run.instances {
         let (Some(address), Some(state)) = (instance.address, pool_state(instance.state)) else { continue };
+        let takes = split.is_some_and(|split| split.release == instance.release && split.percent > 0);
+        let state = if takes && state == InstanceState::Standby { InstanceState::Active } else { state };
         let pool = pools.entry(instance.release).or_insert_with(|| Pool {
-            weight: weight(run, live, instance.release),
+            weight: weight(live, split, instance.release),
             probes: releases.get(&instance.release).map(probes).unwrap_or_default(),
             balance: releases.get(&instance.release).map(balance).unwrap_or_default(),
             instances: BTreeMap::new(),
@@ -45,10 +48,15 @@ pub fn route_section(
         hold: desired.hold,
         maintenance: desired.maintenance.clone(),
         drain: Drain { requests_ms: policy.request_drain_ms, streams_ms: policy.stream_drain_ms },
-        cohorts: Vec::new(),
-        preview: None,
-        mirror: None,
-        notice: None,
+        cohorts: split.map(cohorts).unwrap_or_default(),
+        preview: desired
+            .preview
+            .as_ref()
+            .map(|secret| Preview { secret: Digest::of(secret.as_bytes()), slots: run.slots.clone() }),
+        mirror: split.and_then(|Split { release, mirror, .. }| {
+            (*mirror > 0).then_some(Mirror { release: *release, percent: *mirror })
+        }),
+        notice: desired.notice.clone(),
     })
 }
 
@@ -102,12 +110,18 @@ pub fn live_release(run: &Run) -> Option<ReleaseNumber> {
     run.slots.get(&run.live?).copied()
 }
 
-fn weight(run: &Run, live: Option<ReleaseNumber>, release: ReleaseNumber) -> u32 {
-    match run.weights.get(&release) {
-        Some(weight) => *weight,
-        None if run.weights.is_empty() && live == Some(release) => 100,
-        None => 0,
+fn weight(live: Option<ReleaseNumber>, split: Option<&Split>, release: ReleaseNumber) -> u32 {
+    let staged = split.map_or(0, |split| u32::from(split.percent));
+    match split {
+        Some(split) if split.release == release => staged,
+        _ if live == Some(release) => 100 - staged,
+        _ => 0,
     }
+}
+
+fn cohorts(split: &Split) -> Vec<Cohort> {
+    let cohort = |conditions: &Conditions| Cohort { release: split.release, conditions: conditions.clone() };
+    split.cohorts.iter().map(cohort).collect()
 }
 
 fn probes(record: &ReleaseRecord) -> BTreeMap<ProcessName, Probe> {

@@ -41,6 +41,8 @@ pub(crate) struct Wanted {
     /// Who asked for it.
     pub author: String,
     pub supersede: bool,
+    /// It ends before the flip, with everything up.
+    pub stage: bool,
     pub idempotency_key: Option<String>,
 }
 
@@ -171,6 +173,23 @@ pub(crate) fn busy(running: &Deployment) -> Problem {
         .hint(hint)
 }
 
+pub(crate) fn nothing_staged(app: &AppName) -> Problem {
+    Problem::new(409, "nothing-staged", format!("nothing of {app} is staged"))
+        .hint(format!("stage a version: platformctl deploy {app} VERSION --stage"))
+}
+
+/// Gives the staged release up; what of it runs drains and ends.
+pub(crate) async fn unstage(shared: &Shared, key: &SectionKey, app: &AppName) -> Result<(), Problem> {
+    let _pen = shared.pen.lock().await;
+    let mut run = lock(&shared.records).run(key);
+    if run.staged.take().is_none() {
+        return Err(nothing_staged(app));
+    }
+    shared.commit(vec![Write::Run(key.clone(), run)]).await?;
+    shared.look_again.notify_one();
+    Ok(())
+}
+
 fn no_network(environment: &EnvironmentName) -> Problem {
     let title = format!("there is no network left for {environment}");
     Problem::new(422, "no-network", title)
@@ -214,6 +233,14 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
         }
         if chosen.is_new && number <= run.releases_made {
             return Ok(None);
+        }
+        if wanted.stage && run.staged == Some(number) {
+            let outcome = "already-staged".to_owned();
+            return Ok(Some(DeployAnswer { deployment: None, outcome, release: number, version }));
+        }
+        if wanted.stage && run.live.is_none() {
+            let title = format!("nothing of {} is live in {} yet", wanted.app, wanted.environment);
+            return Err(Problem::new(409, "nothing-live", title).hint("the first version is deployed without --stage"));
         }
         refuse_conflicts(&records, &key, &chosen)?;
         refuse_unsound(shared, &records, &key, &chosen)?;
@@ -344,6 +371,7 @@ fn new_deployment(shared: &Shared, records: &Records, wanted: &Wanted, chosen: &
         started_unix_ms: shared.clock.unix_ms(),
         deadline: Timer::start(shared.now(), release.traffic.policy.probe_deadline_ms),
         cancel: false,
+        stage: wanted.stage,
         flipped_unix_ms: None,
         drain_deadline: None,
         end: None,

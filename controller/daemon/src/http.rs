@@ -39,6 +39,8 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/v1/apps/{app}", get(apps::show))
         .route("/v1/apps/{app}/deployments", post(deployments::deploy))
         .route("/v1/apps/{app}/rollback", post(deployments::rollback))
+        .route("/v1/apps/{app}/activate", post(deployments::activate))
+        .route("/v1/apps/{app}/staged", delete(deployments::unstage))
         .route("/v1/apps/{app}/history", get(apps::history))
         .route("/v1/apps/{app}/logs", get(apps::logs))
         .route("/v1/apps/{app}/config", get(apps::config))

@@ -8,6 +8,7 @@ use controller_core::observed::{Observed, Seen};
 use controller_core::render::live_release;
 use controller_core::v1::api::{
     AppStatus, ControllerInfo, DeploymentView, EndView, InstanceView, LiveView, MemberView, PlanView, PlatformStatus,
+    StagedView,
 };
 use controller_core::v1::compute::InstancePhase;
 use controller_core::v1::state::{Deployment, DesiredApp, InstanceRecord, ReleaseRecord, Run, Traffic};
@@ -93,11 +94,34 @@ pub(crate) fn app_status(
         scale,
         hold: desired.hold,
         maintenance: desired.maintenance.clone(),
+        staged: staged(shared, &key, &run, &desired, version_of),
+        preview: desired.preview.clone(),
+        notice: desired.notice.clone(),
         deployment: records.running(&key).map(|running| deployment(shared, records, running)),
         rollback_to: rollback_target(records, &key).and_then(|number| Some((number, version_of(number)?))),
         not_deployed: live.map(|live| not_deployed(&desired, live)).unwrap_or_default(),
         counters: shared.members.counters(&key, live_release(&run)),
     }
+}
+
+fn staged(
+    shared: &Shared,
+    key: &SectionKey,
+    run: &Run,
+    desired: &DesiredApp,
+    version_of: impl Fn(u64) -> Option<Version>,
+) -> Option<StagedView> {
+    let release = run.staged?;
+    let split = desired.split.clone().filter(|split| split.release == release).unwrap_or_default();
+    Some(StagedView {
+        release,
+        version: version_of(release)?,
+        slot: run.live?.other(),
+        percent: split.percent,
+        cohorts: split.cohorts.len(),
+        mirror: split.mirror,
+        counters: shared.members.counters(key, Some(release)),
+    })
 }
 
 /// What the environment wants beside the app file, and the live release lacks: it was made before.
@@ -139,6 +163,9 @@ fn summary(
     };
     if let Some(running) = records.running(key) {
         return format!("deploying {}, {serving}", named(running.release));
+    }
+    if let Some(staged) = run.staged {
+        return format!("{serving}, {} staged", named(staged));
     }
     match run.aborted {
         Some(aborted) => format!("wanted {} (aborted), {serving}", named(aborted)),

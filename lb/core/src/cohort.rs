@@ -3,33 +3,33 @@
 use std::net::IpAddr;
 
 use crate::rule::{Ask, check_value, fits, is_field_name};
-use crate::v1::Cohort;
+use crate::v1::Conditions;
 use crate::{key, path};
 
 pub const COHORTS_MAX: usize = 16;
 const CONDITIONS_MAX: usize = 64;
 
 /// Whether a request is one of it.
-pub fn takes(cohort: &Cohort, ask: &Ask<'_>, client: IpAddr) -> bool {
+pub fn takes(conditions: &Conditions, ask: &Ask<'_>, client: IpAddr) -> bool {
     let has_header = |(name, pattern): (&String, &String)| {
         ask.fields.iter().any(|field| field.name.eq_ignore_ascii_case(name) && fits(pattern, field.value))
     };
     let has_cookie =
         |(name, pattern): (&String, &String)| key::cookie(ask.fields, name).is_some_and(|value| fits(pattern, value));
-    cohort.path.as_ref().is_none_or(|prefix| path::covers(prefix, ask.path))
-        && cohort.headers.iter().all(has_header)
-        && cohort.cookies.iter().all(has_cookie)
-        && (cohort.networks.is_empty() || cohort.networks.iter().any(|network| network.contains(client)))
+    conditions.path.as_ref().is_none_or(|prefix| path::covers(prefix, ask.path))
+        && conditions.headers.iter().all(has_header)
+        && conditions.cookies.iter().all(has_cookie)
+        && (conditions.networks.is_empty() || conditions.networks.iter().any(|network| network.contains(client)))
 }
 
 /// Why it cannot be used.
-pub fn check(cohort: &Cohort) -> Result<(), String> {
-    let Cohort { path, headers, cookies, networks, .. } = cohort;
-    let conditions = usize::from(path.is_some()) + headers.len() + cookies.len() + networks.len();
-    if conditions == 0 {
+pub fn check(conditions: &Conditions) -> Result<(), String> {
+    let Conditions { path, headers, cookies, networks } = conditions;
+    let count = usize::from(path.is_some()) + headers.len() + cookies.len() + networks.len();
+    if count == 0 {
         return Err("it has no condition: weights are for a share of all requests".to_owned());
     }
-    if conditions > CONDITIONS_MAX {
+    if count > CONDITIONS_MAX {
         return Err(format!("at most {CONDITIONS_MAX} headers, cookies and networks"));
     }
     if let Some(path) = path {
@@ -63,23 +63,23 @@ mod tests {
         let client: IpAddr = "10.1.2.3".parse().expect("an address");
         let map = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
         let networks = |text: &str| [Prefix::parse(text).expect("a range")].into();
-        let gold = Cohort { headers: map("x-tier", "gold*"), ..Cohort::default() };
-        let beta = Cohort { cookies: map("beta", "yes"), networks: networks("10.0.0.0/8"), ..gold.clone() };
-        let all = Cohort { path: Some("/shop".into()), ..beta.clone() };
+        let gold = Conditions { headers: map("x-tier", "gold*"), ..Conditions::default() };
+        let beta = Conditions { cookies: map("beta", "yes"), networks: networks("10.0.0.0/8"), ..gold.clone() };
+        let all = Conditions { path: Some("/shop".into()), ..beta.clone() };
         for (cohort, expect) in [
             (&gold, true),
             (&beta, true),
             (&all, true),
-            (&Cohort { path: Some("/shop/c".into()), ..all.clone() }, false),
-            (&Cohort { networks: networks("10.2.0.0/16"), ..all.clone() }, false),
-            (&Cohort { cookies: map("beta", "no"), ..all.clone() }, false),
-            (&Cohort { headers: map("x-tier", "gold"), ..all.clone() }, false),
+            (&Conditions { path: Some("/shop/c".into()), ..all.clone() }, false),
+            (&Conditions { networks: networks("10.2.0.0/16"), ..all.clone() }, false),
+            (&Conditions { cookies: map("beta", "no"), ..all.clone() }, false),
+            (&Conditions { headers: map("x-tier", "gold"), ..all.clone() }, false),
         ] {
             assert_eq!(takes(cohort, &ask, client), expect, "{cohort:?}");
             assert_eq!(check(cohort), Ok(()));
         }
-        assert!(check(&Cohort::default()).is_err());
-        assert!(check(&Cohort { path: Some("/a/../b".into()), ..Cohort::default() }).is_err());
-        assert!(check(&Cohort { cookies: map("a b", "1"), ..Cohort::default() }).is_err());
+        assert!(check(&Conditions::default()).is_err());
+        assert!(check(&Conditions { path: Some("/a/../b".into()), ..Conditions::default() }).is_err());
+        assert!(check(&Conditions { cookies: map("a b", "1"), ..Conditions::default() }).is_err());
     }
 }

@@ -94,6 +94,9 @@ pub struct Seen {
     /// Left out because requests failed there.
     #[serde(default)]
     pub ejected: bool,
+    /// It asked to be left alone for a while (`Retry-After`).
+    #[serde(default)]
+    pub backs_off: bool,
     /// How long answers take it; none: it has not answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,

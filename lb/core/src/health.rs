@@ -47,6 +47,11 @@ impl HealthMachine {
         self.health == Health::Pending && self.failures == 0
     }
 
+    /// It was up once, or before lb's own restart.
+    pub fn was_up(&self) -> bool {
+        self.starts_since.is_none()
+    }
+
     /// How long it is up without a break; zero unless up.
     pub fn up_for(&self, now: Duration) -> Duration {
         if self.health == Health::Up { now.saturating_sub(self.up_since) } else { Duration::ZERO }

@@ -1,16 +1,15 @@
 //! Latency: how long an instance takes to answer, as a mean that forgets (peak EWMA).
 //!
 //! The mean halves in [`HALF_LIFE`] as long as nothing new comes, so that one that was slow is tried again. An answer that
-//! took longer than the mean is believed at once, a quicker one by and by: being slow is noticed by the next request. A
-//! failure counts as an answer after [`FAILURE`], by and by as well: one among thousands changes little, and an instance
-//! that fails quickly does not look like a quick one.
+//! took longer than the mean is believed at once, a quicker one by and by: being slow is noticed by the next request. How
+//! quickly an instance fails says nothing of how quick it is; that it fails is [`Failures`]' business.
 
 use std::time::Duration;
 
 /// Until half of what is known is forgotten.
 pub const HALF_LIFE: Duration = Duration::from_secs(7);
-/// What a failure counts as, unless it took longer.
-pub const FAILURE: Duration = Duration::from_secs(1);
+/// What one answer, good or bad, counts for beside all before it.
+const NEWEST: f64 = 0.5;
 
 /// The mean as of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,25 +28,40 @@ impl Latency {
         Self { mean, at: now }
     }
 
-    pub fn failed(known: Option<Self>, took: Duration, now: Duration) -> Self {
-        let took = took.max(FAILURE);
-        Self { mean: known.map_or(took, |known| known.mixed(took, now)), at: now }
-    }
-
     /// The mean at a later moment.
     pub fn at(&self, now: Duration) -> Duration {
-        self.mean.mul_f64(self.left(now))
-    }
-
-    /// Of what was known, this share is not forgotten.
-    fn left(&self, now: Duration) -> f64 {
-        let lives = now.saturating_sub(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64();
-        (-lives).exp2()
+        self.mean.mul_f64(left(self.at, now))
     }
 
     fn mixed(&self, took: Duration, now: Duration) -> Duration {
-        let left = self.left(now);
+        let left = left(self.at, now);
         self.mean.mul_f64(left) + took.mul_f64(1.0 - left)
+    }
+}
+
+/// Of what was known then, this share is not forgotten.
+fn left(then: Duration, now: Duration) -> f64 {
+    let lives = now.saturating_sub(then).as_secs_f64() / HALF_LIFE.as_secs_f64();
+    (-lives).exp2()
+}
+
+/// Which share of its answers failed, the last ones above all; forgotten as latency is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Failures {
+    pub share: f64,
+    pub at: Duration,
+}
+
+impl Failures {
+    /// After one more answer.
+    pub fn after(known: Option<Self>, failed: bool, now: Duration) -> Self {
+        let before = known.map_or(0.0, |known| known.at(now));
+        let newest = if failed { NEWEST } else { 0.0 };
+        Self { share: before * (1.0 - NEWEST) + newest, at: now }
+    }
+
+    pub fn at(&self, now: Duration) -> f64 {
+        self.share * left(self.at, now)
     }
 }
 
@@ -78,12 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_quickly_is_slow_and_one_failure_among_many_answers_is_little() {
-        let failing = (0..20).fold(None, |known, second| Some(Latency::failed(known, MS(1), MS(1_000 * second))));
-        assert_eq!(failing.map(|known| known.mean), Some(FAILURE));
-        let busy = (0..1_000).fold(None, |known, ms| Some(Latency::answered(known, MS(2), MS(ms))));
-        let failed = Latency::failed(busy, MS(1), MS(1_000)).mean;
-        assert!((MS(2)..MS(3)).contains(&failed), "{failed:?}");
-        assert_eq!(Latency::failed(None, MS(5_000), MS(0)).mean, MS(5_000));
+    fn failures_in_a_row_weigh_and_are_forgotten() {
+        let after = |known, failed, ms| Some(Failures::after(known, failed, MS(ms)));
+        let one = after(None, true, 0);
+        assert_eq!(one.map(|known| known.share), Some(0.5));
+        let many = (1..10).fold(one, |known, ms| after(known, true, ms)).expect("known");
+        assert!((0.99..1.0).contains(&many.share), "{many:?}");
+        assert!((0.48..0.52).contains(&many.at(MS(9) + HALF_LIFE)), "half of it is forgotten");
+        let good = (10..14).fold(many, |known, ms| Failures::after(Some(known), false, MS(ms)));
+        assert!(good.share < 0.07, "{good:?}");
     }
 }

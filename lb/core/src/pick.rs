@@ -6,9 +6,10 @@
 //! - hash: the member that ranks highest for the key (rendezvous hashing), as long as it has no more than 1.25 times its
 //!   share of what is in flight; else the next one. A member that comes or goes moves its own keys alone.
 //!
-//! A member that starts slowly stands back in some of the draws, one that asked to be left alone in all, unless nobody
-//! else is there.
+//! A member that starts slowly, or fails, stands back in some of the draws; one that asked to be left alone does in all. In
+//! its place comes one drawn among those that do not. When more than half ask to be left alone, they are asked all the same.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,13 +22,12 @@ pub struct Share<T> {
     pub policy: BalancePolicy,
     pub members: Vec<T>,
     /// Whose turn it is.
-    turn: AtomicU64,
+    turn: Arc<AtomicU64>,
 }
 
 impl<T> Share<T> {
-    /// `turn`: where round robin begins.
-    pub fn new(weight: u32, policy: BalancePolicy, turn: u64) -> Self {
-        Self { weight, policy, members: Vec::new(), turn: AtomicU64::new(turn) }
+    pub fn new(weight: u32, policy: BalancePolicy, turn: Arc<AtomicU64>) -> Self {
+        Self { weight, policy, members: Vec::new(), turn }
     }
 }
 
@@ -39,6 +39,7 @@ pub trait Judge<T> {
     fn key(&self, key: &HashKey) -> Option<u64>;
     /// False: it must not be chosen (tried before).
     fn is_able(&self, member: &T) -> bool;
+    /// Without long-lived streams.
     fn in_flight(&self, member: &T) -> u64;
     /// Of its name, the same everywhere.
     fn hash(&self, member: &T) -> u64;
@@ -50,6 +51,8 @@ pub struct Standing {
     /// How long answers take it; none: nobody knows yet.
     pub latency: Option<Duration>,
     pub in_flight: u64,
+    /// Long-lived ones: of two that are equal otherwise, the one with fewer.
+    pub streams: u64,
     /// Of 1,000 draws it takes so many.
     pub ramp: u16,
     /// It asked to be left alone for a while.
@@ -59,54 +62,59 @@ pub struct Standing {
 /// Below this all are equally fast: it is what machines and networks vary by.
 const LATENCY_FLOOR: Duration = Duration::from_millis(1);
 pub const RAMP_FULL: u16 = 1_000;
+/// Of the latencies of two.
+const LATENCY_RATIO_MAX: u32 = 8;
+/// An instance that is asked for by a hash may always have so many in flight.
+const ROOM_MIN: u64 = 8;
 /// Those that clients have in the shares.
 const PLACES: u64 = 1 << 16;
 
 impl Standing {
     /// Whether it is the better one of two. Whoever has the lower load: what is in flight and one more, each for as long
-    /// as answers take. Where one of the two is not known yet, what is in flight alone.
+    /// as answers take. Where one of the two is not known yet, what is in flight alone. However slow one is, it is taken
+    /// for no more than [`LATENCY_RATIO_MAX`] times as slow: one slow request is not a slow instance.
     fn is_better(&self, other: &Self) -> bool {
-        let load = |one: &Self| match (self.latency, other.latency, one.latency) {
-            (Some(_), Some(_), Some(own)) => {
-                own.max(LATENCY_FLOOR).as_nanos().saturating_mul(u128::from(one.in_flight) + 1)
-            }
-            _ => u128::from(one.in_flight),
-        };
-        (self.backs_off, load(self)) < (other.backs_off, load(other))
+        let latencies = self.latency.zip(other.latency).map(|(own, others)| {
+            let (own, others) = (own.max(LATENCY_FLOOR), others.max(LATENCY_FLOOR));
+            (own.min(others * LATENCY_RATIO_MAX).as_nanos(), others.min(own * LATENCY_RATIO_MAX).as_nanos())
+        });
+        let (own, others) = latencies.unwrap_or((1, 1));
+        let load = |one: &Self, latency: u128| (latency.saturating_mul(u128::from(one.in_flight) + 1), one.streams);
+        load(self, own) < load(other, others)
     }
 
-    fn stands_back(&self, seeds: &mut Seeds) -> bool {
-        self.backs_off || (self.ramp < RAMP_FULL && seeds.below(RAMP_FULL.into()) >= Some(self.ramp.into()))
+    /// `heeds`: whoever asks to be left alone is.
+    fn stands_back(&self, heeds: bool, seeds: &mut Seeds) -> bool {
+        let mut draw = || seeds.below(RAMP_FULL.into()) >= Some(self.ramp.into());
+        (heeds && self.backs_off) || (self.ramp < RAMP_FULL && draw())
     }
 }
 
 /// Shares without weight, or without a member that may be chosen, take no part; the others keep their proportion.
 /// Equal seeds choose equally. A client with a place keeps its share while weights grow from the first one on.
-pub fn choose<'a, T>(shares: &'a [Share<T>], judge: &impl Judge<T>, seed: u64) -> Option<&'a T> {
+pub fn share<'a, T>(shares: &'a [Share<T>], judge: &impl Judge<T>, seeds: &mut Seeds) -> Option<&'a Share<T>> {
     let open = |share: &&Share<T>| share.weight > 0 && share.members.iter().any(|member| judge.is_able(member));
     let total: u64 = shares.iter().filter(open).map(|share| u64::from(share.weight)).sum();
-    let mut seeds = Seeds(seed);
     let mut point = match judge.place() {
         Some(place) if total > 0 => u64::from(place) * total / PLACES,
         _ => seeds.below(total)?,
     };
-    let share = shares.iter().filter(open).find(|share| {
+    shares.iter().filter(open).find(|share| {
         let weight = u64::from(share.weight);
         let here = point < weight;
         point = point.saturating_sub(weight);
         here
-    })?;
-    within(share, judge, seeds)
+    })
 }
 
 /// One of a share, whatever its weight.
-pub fn within<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, mut seeds: Seeds) -> Option<&'a T> {
+pub fn within<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, seeds: &mut Seeds) -> Option<&'a T> {
     match &share.policy {
-        BalancePolicy::PeakEwma => less_loaded(share, judge, &mut seeds),
-        BalancePolicy::RoundRobin => in_turn(share, judge, &mut seeds),
+        BalancePolicy::PeakEwma => less_loaded(share, judge, seeds),
+        BalancePolicy::RoundRobin => in_turn(share, judge, seeds),
         BalancePolicy::Hash(key) => match judge.key(key) {
             Some(key) => highest(share, judge, key),
-            None => less_loaded(share, judge, &mut seeds),
+            None => less_loaded(share, judge, seeds),
         },
     }
 }
@@ -124,31 +132,60 @@ fn less_loaded<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, seeds: &mut Se
     let Some(second) = seeds.below(count - 1) else { return Some(one) };
     let other = drawn(if second >= first { second + 1 } else { second })?;
     let (own, others) = (judge.standing(one), judge.standing(other));
-    Some(match (own.stands_back(seeds), others.stands_back(seeds)) {
+    Some(match (own.stands_back(true, seeds), others.stands_back(true, seeds)) {
         (true, false) => other,
         (false, true) => one,
+        (true, true) if let Some(free) = free(share, judge, seeds, [one, other]) => free,
         _ if others.is_better(&own) => other,
         _ => one,
     })
+}
+
+/// Whether those who ask to be left alone are: at most half of all.
+fn heeds<T>(share: &Share<T>, judge: &impl Judge<T>) -> bool {
+    let (all, away) = able(share, judge)
+        .fold((0, 0), |(all, away), member| (all + 1, away + usize::from(judge.standing(member).backs_off)));
+    away * 2 <= all
+}
+
+/// One drawn among those that do not stand back, unless they are too many who ask to be left alone. These two did.
+fn free<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, seeds: &mut Seeds, but: [&T; 2]) -> Option<&'a T> {
+    if !heeds(share, judge) {
+        return None;
+    }
+    let (mut drawn, mut count) = (None, 0);
+    for member in able(share, judge).filter(|&member| !but.iter().any(|other| std::ptr::eq(*other, member))) {
+        if !judge.standing(member).stands_back(true, seeds) {
+            count += 1;
+            // The last of so many takes the place of the one before with this chance: all have the same.
+            drawn = if seeds.below(count) == Some(0) { Some(member) } else { drawn };
+        }
+    }
+    drawn
 }
 
 fn in_turn<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, seeds: &mut Seeds) -> Option<&'a T> {
     let turn = share.turn.fetch_add(1, Ordering::Relaxed);
     let count = able(share, judge).count();
     let first = usize::try_from(turn % u64::try_from(count).ok().filter(|count| *count > 0)?).ok()?;
-    let mut order = able(share, judge).cycle().skip(first).take(count);
-    let next = order.clone().next();
-    order.find(|member| !judge.standing(member).stands_back(seeds)).or(next)
+    let next = able(share, judge).nth(first)?;
+    let stands_back = count > 1 && judge.standing(next).stands_back(true, seeds);
+    Some(if stands_back { free(share, judge, seeds, [next, next]).unwrap_or(next) } else { next })
 }
 
 fn highest<'a, T>(share: &'a Share<T>, judge: &impl Judge<T>, key: u64) -> Option<&'a T> {
     let in_flight: u64 = able(share, judge).map(|member| judge.in_flight(member)).sum();
     let count = able(share, judge).count() as u64;
-    // 1.25 times the share of each, once this request is there, and always room for one.
-    let room = ((in_flight + 1) * 5).div_ceil((count * 4).max(1));
+    // 1.25 times the share of each, once this request is there.
+    let room = ((in_flight + 1) * 5).div_ceil((count * 4).max(1)).max(ROOM_MIN);
     let rank = |member: &&T| Seeds(key ^ judge.hash(member)).draw();
-    let has_room = |member: &&T| judge.in_flight(member) < room && !judge.standing(member).backs_off;
-    able(share, judge).filter(has_room).max_by_key(rank).or_else(|| able(share, judge).max_by_key(rank))
+    let heeds = heeds(share, judge);
+    let takes = |member: &&T| {
+        // While it starts slowly, the same keys pass it by each time.
+        let mut seeds = Seeds(rank(member));
+        judge.in_flight(member) < room && !judge.standing(member).stands_back(heeds, &mut seeds)
+    };
+    able(share, judge).filter(takes).max_by_key(rank).or_else(|| able(share, judge).max_by_key(rank))
 }
 
 /// What a member takes of its draws this long after it joined others, of 1,000: a tenth at first, then more and more
@@ -214,7 +251,12 @@ mod tests {
         }
     }
 
-    const IDLE: Standing = Standing { latency: None, in_flight: 0, ramp: RAMP_FULL, backs_off: false };
+    const IDLE: Standing = Standing { latency: None, in_flight: 0, streams: 0, ramp: RAMP_FULL, backs_off: false };
+
+    fn choose<'a>(shares: &'a [Share<Member>], judge: &impl Judge<Member>, seed: u64) -> Option<&'a Member> {
+        let mut seeds = Seeds(seed);
+        within(share(shares, judge, &mut seeds)?, judge, &mut seeds)
+    }
 
     fn busy(in_flight: u64) -> Standing {
         Standing { in_flight, ..IDLE }
@@ -224,12 +266,12 @@ mod tests {
         Standing { latency: Some(Duration::from_millis(ms)), in_flight, ..IDLE }
     }
 
-    fn share(weight: u32, policy: BalancePolicy, members: &[Member]) -> Share<Member> {
-        Share { members: members.to_vec(), ..Share::new(weight, policy, 0) }
+    fn of(weight: u32, policy: BalancePolicy, members: &[Member]) -> Share<Member> {
+        Share { members: members.to_vec(), ..Share::new(weight, policy, Arc::default()) }
     }
 
     fn by_load(weight: u32, members: &[Member]) -> Share<Member> {
-        share(weight, BalancePolicy::PeakEwma, members)
+        of(weight, BalancePolicy::PeakEwma, members)
     }
 
     /// How often each was chosen, of 10,000.
@@ -268,7 +310,11 @@ mod tests {
     #[test]
     fn load_is_what_is_in_flight_times_how_long_answers_take() {
         assert_eq!(pair(taking(50, 0), taking(5, 3))[1], 10_000, "5 × 4 is less than 50 × 1");
-        assert_eq!(pair(taking(50, 0), taking(5, 30))[0], 10_000, "5 × 31 is more than 50 × 1");
+        assert_eq!(pair(taking(20, 0), taking(5, 30))[0], 10_000, "5 × 31 is more than 20 × 1");
+        // Nobody is taken for more than eight times as slow.
+        assert_eq!(pair(taking(5_000, 0), taking(5, 8))[0], 10_000, "8 is less than 9");
+        assert_eq!(pair(taking(5_000, 0), taking(5, 6))[1], 10_000);
+        assert_eq!(pair(IDLE, Standing { streams: 9, ..IDLE })[0], 10_000);
         // One of them never answered yet: only what is in flight can be compared.
         assert_eq!(pair(taking(50, 0), busy(1))[0], 10_000);
         assert_eq!(pair(taking(50, 1), IDLE)[1], 10_000);
@@ -316,21 +362,43 @@ mod tests {
     fn who_asked_to_be_left_alone_is_while_there_is_another() {
         let away = Standing { backs_off: true, ..IDLE };
         assert_eq!(pair(away, taking(900, 50))[1], 10_000);
-        assert_eq!(pair(away, Standing { in_flight: 1, ..away })[0], 10_000, "of two, the less loaded");
+        let both = pair(away, Standing { in_flight: 1, ..away });
+        assert_eq!(both[0], 10_000, "when all ask, none is heeded");
         assert_eq!(counts(&[by_load(1, &[(0, Some(away))])])[0], 10_000);
-        let alternate = share(1, BalancePolicy::RoundRobin, &[(0, Some(away)), (1, Some(IDLE))]);
+        let alternate = of(1, BalancePolicy::RoundRobin, &[(0, Some(away)), (1, Some(IDLE))]);
         assert_eq!(counts(&[alternate])[1], 10_000);
+        let half: Vec<Member> = (0..4).map(|id| (id, Some(if id < 2 { away } else { IDLE }))).collect();
+        for policy in [BalancePolicy::PeakEwma, BalancePolicy::RoundRobin] {
+            let counts = counts(&[of(1, policy, &half)]);
+            assert_eq!((counts[0], counts[1]), (0, 0));
+            assert!(counts[2].abs_diff(counts[3]) < 2_000, "the others share it: {counts:?}");
+        }
+        // More than half ask: the last one is not to carry everything.
+        let most: Vec<Member> = (0..4).map(|id| (id, Some(if id < 3 { away } else { IDLE }))).collect();
+        let counts = counts(&[by_load(1, &most)]);
+        assert!(counts[3] < 7_000, "{counts:?}");
     }
 
     #[test]
     fn who_starts_slowly_takes_its_part_of_the_draws() {
         for policy in [BalancePolicy::PeakEwma, BalancePolicy::RoundRobin] {
             let starting = Standing { ramp: 200, ..IDLE };
-            let counts = counts(&[share(1, policy, &[(0, Some(starting)), (1, Some(IDLE))])]);
+            let counts = counts(&[of(1, policy, &[(0, Some(starting)), (1, Some(IDLE))])]);
             // It takes a fifth of the draws that fall on it, and of two draws half fall on it.
             assert!((850..1_150).contains(&counts[0]), "{counts:?}");
         }
         assert_eq!(counts(&[by_load(1, &[(0, Some(Standing { ramp: 1, ..IDLE }))])])[0], 10_000, "nobody else");
+        // Eight join two: they have a tenth of their draws each, whichever two are drawn.
+        let joined = |id| (id, Some(Standing { ramp: if id < 2 { RAMP_FULL } else { 100 }, ..IDLE }));
+        for policy in [BalancePolicy::PeakEwma, BalancePolicy::RoundRobin] {
+            let mut counts = [0_u64; 10];
+            let shares = [of(1, policy, &(0..10).map(joined).collect::<Vec<_>>())];
+            for seed in 0..10_000 {
+                counts[choose(&shares, &AsGiven(None), seed).expect("one").0 as usize] += 1;
+            }
+            let new: u64 = counts[2..].iter().sum();
+            assert!(new < 4_500 && counts[0].abs_diff(counts[1]) < 2_500, "{counts:?}");
+        }
     }
 
     #[test]
@@ -343,14 +411,14 @@ mod tests {
     #[test]
     fn in_turn() {
         let members: Vec<Member> = vec![(0, Some(IDLE)), (1, None), (2, Some(busy(9))), (3, Some(IDLE))];
-        let shares = [share(1, BalancePolicy::RoundRobin, &members)];
+        let shares = [of(1, BalancePolicy::RoundRobin, &members)];
         let order: Vec<u64> =
             (0..6).filter_map(|seed| choose(&shares, &AsGiven(None), seed)).map(|one| one.0).collect();
         assert_eq!(order, [0, 2, 3, 0, 2, 3]);
     }
 
     fn hashed(members: &[Member], key: u64) -> Option<u64> {
-        let shares = [share(1, BalancePolicy::Hash(HashKey::Path), members)];
+        let shares = [of(1, BalancePolicy::Hash(HashKey::Path), members)];
         choose(&shares, &AsGiven(Some(key)), key).map(|member| member.0)
     }
 
@@ -383,6 +451,15 @@ mod tests {
         };
         assert_eq!(with(12), Some(own));
         assert_ne!(with(14), Some(own));
+        let few = |own_count| {
+            let mut counts = [0; 3];
+            counts[own] = own_count;
+            hashed(&at(counts), key).map(|id| id as usize)
+        };
+        assert_eq!((few(7), few(9) == Some(own)), (Some(own), false), "a few more than its share are fine");
+        let mut starting = at([0, 0, 0]);
+        starting[own].1 = Some(Standing { ramp: 0, ..IDLE });
+        assert_ne!(hashed(&starting, key), Some(own as u64));
         let mut away = at([0, 0, 0]);
         away[own].1 = Some(Standing { backs_off: true, ..IDLE });
         assert_ne!(hashed(&away, key), Some(own as u64));
@@ -399,10 +476,11 @@ mod tests {
 
     fn standings() -> impl proptest::strategy::Strategy<Value = Option<Standing>> {
         use proptest::prelude::*;
-        let standing = (proptest::option::of(0u64..5_000), 0u64..5, 0u16..=RAMP_FULL, any::<bool>());
-        proptest::option::of(standing.prop_map(|(ms, in_flight, ramp, backs_off)| Standing {
+        let standing = (proptest::option::of(0u64..5_000), 0u64..5, 0u16..=RAMP_FULL, any::<bool>(), 0u64..3);
+        proptest::option::of(standing.prop_map(|(ms, in_flight, ramp, backs_off, streams)| Standing {
             latency: ms.map(Duration::from_millis),
             in_flight,
+            streams,
             ramp,
             backs_off,
         }))
@@ -419,7 +497,7 @@ mod tests {
             let shares: Vec<_> = given
                 .into_iter()
                 .map(|(weight, policy, members)| {
-                    share(weight, policies[policy].clone(), &(0..).zip(members).collect::<Vec<_>>())
+                    of(weight, policies[policy].clone(), &(0..).zip(members).collect::<Vec<_>>())
                 })
                 .collect();
             let possible = shares.iter().any(|s| s.weight > 0 && s.members.iter().any(|member| member.1.is_some()));

@@ -32,11 +32,10 @@ impl<'a> Key<'a> {
     }
 }
 
-/// By a canonical host: `<secret>-<slot>.<domain>`.
+/// By the first label of a canonical host: the domain behind it says nothing.
 pub fn by_host<'a>(table: &'a Table, host: &str) -> Option<(&'a Arc<Section>, ReleaseNumber)> {
-    let (label, domain) = host.split_once('.')?;
-    let found = by_key(table, Key::parse(label)?)?;
-    found.0.published.preview.as_ref().is_some_and(|preview| preview.domain == domain).then_some(found)
+    let (label, _) = host.split_once('.')?;
+    by_key(table, Key::parse(label)?)
 }
 
 pub fn by_key<'a>(table: &'a Table, key: Key<'_>) -> Option<(&'a Arc<Section>, ReleaseNumber)> {
@@ -57,11 +56,8 @@ mod tests {
 
     fn table() -> Table {
         let (key, mut published) = section("shop", &[(None, "/")]);
-        published.preview = Some(Preview {
-            secret: Digest::of(SECRET.as_bytes()),
-            domain: "platform".to_owned(),
-            slots: [(Slot::Blue, 1), (Slot::Green, 2)].into(),
-        });
+        published.preview =
+            Some(Preview { secret: Digest::of(SECRET.as_bytes()), slots: [(Slot::Blue, 1), (Slot::Green, 2)].into() });
         Table::new(&BTreeMap::from([(key, published)])).expect("sound")
     }
 
@@ -70,9 +66,9 @@ mod tests {
         let table = table();
         let release = |host: &str| by_host(&table, host).map(|(_, release)| release);
         assert_eq!(release(&format!("{SECRET}-blue.platform")), Some(1));
-        assert_eq!(release(&format!("{SECRET}-green.platform")), Some(2));
+        assert_eq!(release(&format!("{SECRET}-green.localhost")), Some(2));
         for other in [
-            format!("{SECRET}-green.other"),
+            format!("www.{SECRET}-green.platform"),
             format!("{SECRET}-red.platform"),
             format!("{SECRET}.platform"),
             format!("{}3-blue.platform", &SECRET[..25]),

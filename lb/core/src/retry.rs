@@ -1,4 +1,5 @@
-//! Retry: when a request that failed may be sent once more, always to an instance that was not tried yet.
+//! Retry: when a request that failed may be sent once more: to an instance that was not tried yet, in the third row to the
+//! same one on a new connection.
 //!
 //! | what failed | who may be sent again |
 //! | --- | --- |

@@ -197,7 +197,7 @@ const NOTICE_BYTES_MAX: usize = 512;
 fn check_moves(key: &SectionKey, published: &RouteSection) -> Result<(), TableError> {
     let wrong = |what, reason: String| Err(TableError::Move { key: key.clone(), what, reason });
     for (number, cohort) in (1..).zip(&published.cohorts) {
-        cohort::check(cohort).map_err(|reason| TableError::Cohort { key: key.clone(), number, reason })?;
+        cohort::check(&cohort.conditions).map_err(|reason| TableError::Cohort { key: key.clone(), number, reason })?;
     }
     if published.cohorts.len() > cohort::COHORTS_MAX {
         return wrong("cohorts", format!("at most {}", cohort::COHORTS_MAX));
@@ -205,16 +205,14 @@ fn check_moves(key: &SectionKey, published: &RouteSection) -> Result<(), TableEr
     if published.mirror.is_some_and(|mirror| !(1..=100).contains(&mirror.percent)) {
         return wrong("mirror", "its percent must be from 1 to 100".to_owned());
     }
-    if let Some(preview) = &published.preview
-        && !host::is_name(&preview.domain)
-    {
-        return wrong("preview", format!("its domain \"{}\" is no name", preview.domain));
-    }
-    match &published.notice {
-        Some(notice) if notice.len() > NOTICE_BYTES_MAX || notice.chars().any(char::is_control) => {
-            wrong("notice", format!("one line of at most {NOTICE_BYTES_MAX} bytes"))
-        }
-        _ => Ok(()),
+    check_notice(published.notice.as_deref().unwrap_or_default()).or_else(|reason| wrong("notice", reason))
+}
+
+/// Why it cannot be used.
+pub fn check_notice(notice: &str) -> Result<(), String> {
+    match notice.len() > NOTICE_BYTES_MAX || notice.chars().any(char::is_control) {
+        true => Err(format!("a notice is one line of at most {NOTICE_BYTES_MAX} bytes")),
+        false => Ok(()),
     }
 }
 

@@ -37,10 +37,16 @@ pub struct RouteSection {
     pub notice: Option<String>,
 }
 
-/// Everything that is given must fit; patterns are those of routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cohort {
     pub release: ReleaseNumber,
+    #[serde(flatten)]
+    pub conditions: Conditions,
+}
+
+/// Everything that is given must fit; patterns are those of routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conditions {
     /// Prefix on segment boundaries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -53,13 +59,12 @@ pub struct Cohort {
     pub networks: BTreeSet<Prefix>,
 }
 
-/// Who knows the secret sees the release of a slot, live or not: at `<secret>-<slot>.<domain>`, or with
-/// `X-Platform-Preview: <secret>-<slot>` at any host of the app.
+/// Who knows the secret sees the release of a slot, live or not: at `<secret>-<slot>.` and any domain that leads to lb, or
+/// with `X-Platform-Preview: <secret>-<slot>` at any host of the app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preview {
     /// SHA-256 of the secret, which is 26 small letters and digits. A table never holds the secret itself.
     pub secret: Digest,
-    pub domain: String,
     pub slots: BTreeMap<Slot, ReleaseNumber>,
 }
 

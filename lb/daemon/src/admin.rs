@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use kit::problem::Problem;
-use lb_core::explain::{Explanation, Question, Seen, explain};
+use lb_core::explain::{Explanation, Question, explain};
 use lb_core::http1::RequestHead;
 use serde::Deserialize;
 
@@ -54,15 +54,7 @@ async fn explain_route(
     let now = balancer.clock.elapsed();
     let seen = |id: &appbase_core::InstanceId| {
         let backend = balancer.backends.get(id)?;
-        let judgement = backend.judgement();
-        let latency = backend.latency(now).map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        Some(Seen {
-            health: judgement.machine.health(),
-            in_flight: backend.gate.inside(),
-            eligible: backend.is_eligible(),
-            ejected: judgement.ejection.is_out(),
-            latency_us: latency,
-        })
+        Some(backend.seen(now))
     };
     let mut head = RequestHead::default();
     let lines: String = query.headers.lines().map(|line| format!("{}\r\n", line.trim())).collect();
@@ -157,19 +149,19 @@ impl Admin {
         writeln!(out, "# TYPE platform_lb_instance_latency_seconds gauge")?;
         let now = self.0.clock.elapsed();
         for backend in self.0.all_backends() {
-            let (id, health) = (&backend.id, backend.health());
-            let up = u8::from(health == Health::Up);
-            let ejected = u8::from(backend.judgement().ejection.is_out());
-            let panic = u8::from(health == Health::Down && backend.is_eligible());
+            let (id, seen) = (&backend.id, backend.seen(now));
+            let up = u8::from(seen.health == Health::Up);
+            let ejected = u8::from(seen.ejected);
+            let panic = u8::from(seen.health == Health::Down && seen.eligible);
             let streams = backend.streams();
             writeln!(out, "platform_lb_instance_up{{instance=\"{id}\"}} {up}")?;
-            let requests = backend.gate.inside().saturating_sub(streams);
+            let requests = backend.requests();
             writeln!(out, "platform_lb_instance_in_flight{{instance=\"{id}\"}} {requests}")?;
             writeln!(out, "platform_lb_instance_streams{{instance=\"{id}\"}} {streams}")?;
             writeln!(out, "platform_lb_instance_ejected{{instance=\"{id}\"}} {ejected}")?;
             writeln!(out, "platform_lb_instance_panic{{instance=\"{id}\"}} {panic}")?;
-            if let Some(latency) = backend.latency(now) {
-                let seconds = latency.as_secs_f64();
+            if let Some(latency) = seen.latency_us {
+                let seconds = std::time::Duration::from_micros(latency).as_secs_f64();
                 writeln!(out, "platform_lb_instance_latency_seconds{{instance=\"{id}\"}} {seconds:.6}")?;
             }
         }

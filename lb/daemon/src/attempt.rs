@@ -158,11 +158,6 @@ impl<'a> Attempt<'a> {
         self.took
     }
 
-    /// Since something last moved.
-    pub(crate) fn waited(&self) -> Duration {
-        self.moved.elapsed()
-    }
-
     /// Something of an answer came.
     pub(crate) fn is_answered(&self) -> bool {
         self.interim > 0 || !self.instance.http.wire.ahead().is_empty()
@@ -220,7 +215,7 @@ impl<'a> Attempt<'a> {
         self.answering = true;
         // It is not sent again. What of it has not gone at all yet still does.
         self.replay.truncated = true;
-        self.took = self.is_request_over().then(|| self.waited());
+        self.took = self.is_request_over().then(|| self.moved.elapsed());
         self.moved = Instant::now();
         Poll::Ready(Ok(framing))
     }
@@ -268,6 +263,8 @@ impl<'a> Attempt<'a> {
             match self.client.http.poll_data(cx) {
                 Poll::Ready(Ok(0)) => {
                     self.request_over = true;
+                    // From here on it is the instance that takes its time.
+                    self.moved = Instant::now();
                     self.sent_body |= self.has_body;
                     self.deaf = !self.instance.http.finish();
                 }

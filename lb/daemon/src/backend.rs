@@ -14,6 +14,7 @@ use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 use kit::gate::{Gate, Pass};
 use kit::member::InForce;
 use lb_core::eject::Ejection;
+use lb_core::explain::Seen;
 use lb_core::health::HealthMachine;
 use lb_core::v1::Drain;
 use lb_core::{drain, pick};
@@ -124,14 +125,39 @@ impl Backend {
         self.judgement().machine.health()
     }
 
-    /// How long its answers take as of now; none: it has not answered yet.
+    /// How long its answers take; none: it has not answered yet. What is known is forgotten only while nothing is under
+    /// way: one that answers nothing any more does not look quicker by that.
     pub(crate) fn latency(&self, now: Duration) -> Option<Duration> {
-        self.experience.latency().map(|latency| latency.at(now))
+        let known = self.experience.latency()?;
+        Some(if self.requests() > 0 { known.mean } else { known.at(now) })
+    }
+
+    /// What is inside, long-lived streams left out.
+    pub(crate) fn requests(&self) -> u64 {
+        self.gate.inside().saturating_sub(self.streams())
     }
 
     /// Whether new requests may go to it now.
     pub(crate) fn is_eligible(&self) -> bool {
-        self.joined.load(Ordering::Relaxed) > 0
+        self.joined.load(Ordering::Relaxed) > 0 && !self.gate.is_closed()
+    }
+
+    /// What people are told of it.
+    pub(crate) fn seen(&self, now: Duration) -> Seen {
+        let (health, is_out) = {
+            let judgement = self.judgement();
+            (judgement.machine.health(), judgement.ejection.is_out())
+        };
+        let eligible = self.is_eligible();
+        let latency = self.experience.latency().map(|latency| latency.mean);
+        Seen {
+            health,
+            in_flight: self.gate.inside(),
+            eligible,
+            ejected: is_out && !eligible,
+            backs_off: self.experience.backs_off(now),
+            latency_us: latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
+        }
     }
 
     pub(crate) fn streams(&self) -> u64 {

@@ -210,40 +210,53 @@ impl Balancer {
 
     /// Takes what an answer's head tells of the instance. `took`: from the end of the request on.
     pub(crate) fn learn(&self, backend: &Backend, head: &ResponseHead, took: Option<Duration>) {
-        let (status, experience) = (head.status(), &backend.experience);
+        let (status, now) = (head.status(), self.clock.elapsed());
+        if let Some(took) = took {
+            backend.experience.answered(took, now);
+        }
         if status == 503
             && let Some(wanted) = experience::retry_after(head, self.clock.unix_ms())
         {
-            experience.back_off(wanted, self.clock.elapsed());
+            backend.experience.back_off(wanted, now);
         }
-        if eject::is_gateway_failure(status) {
-            self.gateway_failure(backend, took.unwrap_or_default());
-        } else if status >= 500 {
-            experience.answered_badly(took.unwrap_or_default(), self.clock.elapsed());
-        } else if let Some(took) = took {
-            experience.answered(took, self.clock.elapsed());
+    }
+
+    /// A whole answer was passed on.
+    pub(crate) fn learn_end(&self, backend: &Backend, status: u16) {
+        match status {
+            _ if eject::is_gateway_failure(status) => self.gateway_failure(backend),
+            500.. => backend.experience.failed(self.clock.elapsed()),
+            _ => backend.experience.went_well(self.clock.elapsed()),
         }
     }
 
     /// A request failed there, the instance's fault. After some in a row it is left out for a while.
-    pub(crate) fn gateway_failure(&self, backend: &Backend, took: Duration) {
-        let in_a_row = backend.experience.failed(took, self.clock.elapsed());
-        let limit = backend.judgement().balance.eject_after;
+    pub(crate) fn gateway_failure(&self, backend: &Backend) {
+        let in_a_row = backend.experience.gateway_failed(self.clock.elapsed());
+        let (limit, place) = {
+            let judgement = backend.judgement();
+            (judgement.balance.eject_after, judgement.place.clone())
+        };
         if limit > 0 && in_a_row >= limit {
             backend.experience.begin_a_new_row();
-            self.eject(backend, in_a_row);
+            // Without the lock first: the last one of a release may fail as often as it likes.
+            let snapshot = self.snapshot.load();
+            let process = snapshot.section(&place.section).and_then(|section| section.process(&place.process));
+            let share = process.and_then(|process| process.of_release(place.release));
+            if share.is_some_and(|share| share.members.len() > 1) && backend.is_eligible() {
+                self.eject(backend, &place, in_a_row);
+            }
         }
     }
 
     /// Leaves it out, when that leaves enough others.
-    fn eject(&self, backend: &Backend, in_a_row: u32) {
+    fn eject(&self, backend: &Backend, place: &Place, in_a_row: u32) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(table) = self.snapshot.load().table.clone() else { return };
-        let place = backend.judgement().place.clone();
-        let (taking, out) = self.count_peers(&table, &place);
+        let (taking, out) = self.count_peers(&table, place);
         let mut judgement = backend.judgement();
         let takes = judgement.machine.health() == Health::Up && !judgement.ejection.is_out();
-        if !takes || !eject::may_eject(taking, out) {
+        if !takes || !backend.is_eligible() || !eject::may_eject(taking, out) {
             return;
         }
         let seconds = judgement.ejection.eject(self.clock.elapsed()).as_secs();
@@ -310,19 +323,19 @@ impl Balancer {
 
     fn report_instance(&self, instance: &PoolInstance, backend: &Backend, now: Duration) -> InstanceReport {
         let judgement = backend.judgement().clone();
-        let streams = backend.streams();
+        let seen = backend.seen(now);
         InstanceReport {
-            health: judgement.machine.health(),
+            health: seen.health,
             up_for_ms: u64::try_from(judgement.machine.up_for(now).as_millis()).unwrap_or(u64::MAX),
-            in_flight: backend.gate.inside().saturating_sub(streams),
-            streams,
+            in_flight: backend.requests(),
+            streams: backend.streams(),
             drained: instance.state == InstanceState::Draining && backend.is_empty(),
             cut: backend.cut_count(),
             // Nobody asks what one that is up says; a table may name thousands.
-            last_probe: judgement.last.filter(|_| judgement.machine.health() != Health::Up),
-            ejected: judgement.ejection.is_out(),
-            panic: judgement.machine.health() == Health::Down && backend.is_eligible(),
-            latency_us: backend.latency(now).map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
+            last_probe: judgement.last.filter(|_| seen.health != Health::Up),
+            ejected: seen.ejected,
+            panic: seen.health == Health::Down && seen.eligible,
+            latency_us: seen.latency_us,
         }
     }
 }

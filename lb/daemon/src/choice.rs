@@ -13,16 +13,19 @@ use crate::refusal::Refusal;
 use crate::request::RequestContext;
 use crate::snapshot::{ProcessTargets, SectionTargets, Target};
 
-/// The cookie by which a client stays with its instance: the hash of the instance's name, in hexadecimal.
-pub(crate) const STICKY_COOKIE: &str = "platformer-instance";
+/// The cookie by which a client stays with its instance: its name ends with a number of the process, its value is the hash
+/// of the instance's name, both in hexadecimal.
+pub(crate) const STICKY_COOKIE: &str = "platformer-instance-";
 /// The cookie by which a client keeps its place in the weights, in hexadecimal.
 pub(crate) const PLACE_COOKIE: &str = "platformer-place";
+/// However much fails, so much of its draws an instance takes, of 1,000: else nobody would see that it is well again.
+const RAMP_MIN: f64 = 10.0;
 
 /// What the client is told with its answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// It stays with the instance of this hash.
-    pub(crate) sticks_to: Option<u64>,
+    /// It stays, of this process, with the instance of this hash.
+    pub(crate) sticks_to: Option<(u32, u64)>,
     /// Its place in the weights.
     pub(crate) place: Option<u16>,
     /// What it sees is not for everybody.
@@ -50,12 +53,11 @@ impl Choice<'_> {
         let Some(process) = targets.process(self.rule.process()) else {
             return Err(nobody("no pool with weight has instances of it"));
         };
-        let preview = self.preview.is_some();
         let found = match self.preview {
-            Some(release) => process.of_release(release).and_then(|share| self.within(share)),
+            Some(release) => process.of_release(release).and_then(|share| self.within(process, share)),
             None => self.of_cohort(process),
         };
-        if found.is_none() && preview {
+        if found.is_none() && self.preview.is_some() {
             return Err(nobody("the release of this slot has no instance that is up"));
         }
         // Who has no place yet is given one.
@@ -66,8 +68,9 @@ impl Choice<'_> {
             nobody(reason)
         })?;
         let hash = chosen.backend.hash;
-        let sticks_to = (process.sticky && self.sticky_cookie() != Some(hash)).then_some(hash);
-        Ok((chosen, Marks { sticks_to, place: new_place, preview }))
+        let untold = process.sticky.filter(|number| self.sticky_cookie(*number) != Some(hash));
+        let sticks_to = untold.map(|number| (number, hash));
+        Ok((chosen, Marks { sticks_to, place: new_place, preview: self.preview.is_some() }))
     }
 
     /// The instance that is to have a copy; none when this request is not one of those copied.
@@ -75,40 +78,37 @@ impl Choice<'_> {
         let mirror = self.rule.section.published.mirror.filter(|mirror| mirror.release != chosen.release)?;
         let is_first = self.ctx.attempts == 0 && self.preview.is_none() && matches!(self.ask.method, "GET" | "HEAD");
         let drawn = || Seeds(self.seed.rotate_left(32)).below(100) < Some(mirror.percent.into());
-        let share =
-            (is_first && drawn()).then(|| targets.process(self.rule.process())?.of_release(mirror.release))??;
-        self.within(share)
+        let process = targets.process(self.rule.process()).filter(|_| is_first && drawn())?;
+        self.within(process, process.of_release(mirror.release)?)
     }
 
     fn of_cohort<'t>(&self, process: &'t ProcessTargets) -> Option<&'t Target> {
+        let client = self.ctx.connection.client;
         let cohorts = &self.rule.section.published.cohorts;
-        let own = cohorts.iter().find(|own| cohort::takes(own, self.ask, self.ctx.connection.client))?;
-        self.within(process.of_release(own.release)?)
+        let own = cohorts.iter().find(|own| cohort::takes(&own.conditions, self.ask, client))?;
+        self.within(process, process.of_release(own.release)?)
     }
 
     fn by_weight<'t>(&self, process: &'t ProcessTargets, new_place: Option<u16>) -> Option<&'t Target> {
-        let had = process.sticky.then(|| self.had(process.shares.iter())).flatten();
         let placed = Placed { choice: self, place: new_place.or_else(|| self.place_cookie()) };
-        had.or_else(|| pick::choose(&process.shares, &placed, self.seed))
+        self.within(process, pick::share(&process.shares, &placed, &mut Seeds(self.seed))?)
     }
 
-    fn within<'t>(&self, share: &'t Share<Target>) -> Option<&'t Target> {
+    /// The instance that the client had, when it is one of these and takes requests still; else one of them.
+    fn within<'t>(&self, process: &ProcessTargets, share: &'t Share<Target>) -> Option<&'t Target> {
+        let had = process.sticky.and_then(|number| self.sticky_cookie(number));
+        let is_had = |target: &&Target| Some(target.backend.hash) == had && self.is_able(target);
+        let known = had.and_then(|_| share.members.iter().find(is_had));
         let placed = Placed { choice: self, place: None };
-        self.had(std::iter::once(share)).or_else(|| pick::within(share, &placed, Seeds(self.seed)))
-    }
-
-    /// The instance that the client had, when it takes requests still.
-    fn had<'t>(&self, shares: impl Iterator<Item = &'t Share<Target>>) -> Option<&'t Target> {
-        let had = self.sticky_cookie()?;
-        shares.flat_map(|share| &share.members).find(|target| target.backend.hash == had && self.is_able(target))
+        known.or_else(|| pick::within(share, &placed, &mut Seeds(self.seed.rotate_left(16))))
     }
 
     fn is_able(&self, target: &Target) -> bool {
         !self.ctx.tried.contains(&target.backend.serial)
     }
 
-    fn sticky_cookie(&self) -> Option<u64> {
-        u64::from_str_radix(cookie(self.ask.fields, STICKY_COOKIE)?, 16).ok()
+    fn sticky_cookie(&self, process: u32) -> Option<u64> {
+        u64::from_str_radix(cookie(self.ask.fields, &format!("{STICKY_COOKIE}{process:08x}"))?, 16).ok()
     }
 
     fn place_cookie(&self) -> Option<u16> {
@@ -140,7 +140,7 @@ impl Judge<Target> for Placed<'_> {
     }
 
     fn in_flight(&self, target: &Target) -> u64 {
-        target.backend.gate.inside()
+        target.backend.requests()
     }
 
     fn hash(&self, target: &Target) -> u64 {
@@ -149,10 +149,12 @@ impl Judge<Target> for Placed<'_> {
 
     fn standing(&self, target: &Target) -> Standing {
         let (backend, now) = (&target.backend, self.choice.balancer.clock.elapsed());
+        let well = 1.0 - backend.experience.failing(now);
         Standing {
             latency: backend.latency(now),
-            in_flight: backend.gate.inside(),
-            ramp: target.ramp(now),
+            in_flight: backend.requests(),
+            streams: backend.streams(),
+            ramp: (f64::from(target.ramp(now)) * well).max(RAMP_MIN) as u16,
             backs_off: backend.experience.backs_off(now),
         }
     }

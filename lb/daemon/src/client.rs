@@ -12,6 +12,7 @@ use crate::compose;
 use crate::config::Limits;
 use crate::connection::Connection;
 use crate::http1::Http1;
+use crate::page;
 use crate::patience::Patience;
 use crate::refusal::Refusal;
 
@@ -100,11 +101,17 @@ impl Client {
     /// Writes what lb itself answers. False: the client did not take it.
     pub(crate) async fn answer(&mut self, refusal: &Refusal, request_id: &str, goes_on: bool) -> bool {
         let has_body = self.head.method() != "HEAD";
+        let page = page::is_wanted(&self.head, refusal).then(|| page::html(refusal, request_id));
+        let (kind, mut text) = match page {
+            Some(page) => ("text/html; charset=utf-8", page),
+            None => ("text/plain; charset=utf-8", refusal.text.clone()),
+        };
+        text.push('\n');
         let out = self.http.wire.out();
         let status = http::StatusCode::from_u16(refusal.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         compose::status_line(out, refusal.status, status.canonical_reason().unwrap_or_default());
-        compose::line(out, "Content-Type", b"text/plain; charset=utf-8");
-        compose::display(out, "Content-Length", refusal.text.len() + 1);
+        compose::line(out, "Content-Type", kind.as_bytes());
+        compose::display(out, "Content-Length", text.len());
         match &refusal.location {
             Some(location) => compose::line(out, "Location", location.as_bytes()),
             None => {
@@ -124,8 +131,7 @@ impl Client {
         }
         out.extend_from_slice(b"\r\n");
         if has_body {
-            out.extend_from_slice(refusal.text.as_bytes());
-            out.push(b'\n');
+            out.extend_from_slice(text.as_bytes());
         }
         self.http.begin_outgoing(BodyLength::None);
         self.flush().await

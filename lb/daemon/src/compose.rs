@@ -107,8 +107,9 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &Respons
         }
     }
     add(out, answered.edits);
-    if let Some(instance) = answered.marks.sticks_to {
-        display(out, "Set-Cookie", format_args!("{STICKY_COOKIE}={instance:016x}; {COOKIE_ATTRIBUTES}"));
+    if let Some((process, instance)) = answered.marks.sticks_to {
+        let cookie = format_args!("{STICKY_COOKIE}{process:08x}={instance:016x}; {COOKIE_ATTRIBUTES}");
+        display(out, "Set-Cookie", cookie);
     }
     if let Some(place) = answered.marks.place {
         display(out, "Set-Cookie", format_args!("{PLACE_COOKIE}={place:04x}; {COOKIE_ATTRIBUTES}"));

@@ -106,9 +106,6 @@ impl Entrance {
         if section.hold && preview.is_none() {
             return Ok(Step::Wait(Arc::clone(&targets.line), None));
         }
-        if ctx.attempts == 0 {
-            targets.retries.requests.fetch_add(1, Ordering::Relaxed);
-        }
         let choice = Choice { balancer: &self.balancer, ctx, rule, ask: &ask, preview, seed: self.draw() };
         let (target, marks) = match choice.make(targets) {
             Ok(chosen) => chosen,
@@ -118,16 +115,25 @@ impl Entrance {
             }
             Err(refusal) => return Err(refusal),
         };
+        // Another connection to the same instance is no second try.
+        let charged = ctx.tried.len();
+        if charged > ctx.charged && !targets.retries.withdraw(self.balancer.clock.elapsed()) {
+            self.balancer.edge.retries_denied.fetch_add(1, Ordering::Relaxed);
+            return Err(Refusal::no_instance("the app's requests were sent again too often of late"));
+        }
         let copy =
             choice.mirror(targets, target).map(|target| (Arc::clone(&target.backend), Arc::clone(&target.counters)));
         ctx.counters = preview.is_none().then(|| Arc::clone(&target.counters));
-        (ctx.marks, ctx.copy) = (marks, copy);
+        (ctx.marks, ctx.copy, ctx.charged) = (marks, copy, charged);
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         if let Some(access) = &mut ctx.access {
             access.release = target.release;
             access.instance = target.backend.id.to_string();
         }
         ctx.entry = target.backend.enter(&ctx.connection, ctx.number);
+        if ctx.entry.is_some() && ctx.attempts == 0 {
+            targets.retries.requests.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(if ctx.entry.is_some() { Step::Entered } else { Step::Closed })
     }
 }

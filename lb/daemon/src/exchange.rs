@@ -13,7 +13,6 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
@@ -88,7 +87,7 @@ impl Exchange<'_> {
             Err(refusal) => return self.answer(client, ctx, refusal, false).await,
         };
         client.http.begin_incoming(framing.body);
-        let (mut first, mut charged) = (None, 0);
+        let mut first = None;
         loop {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
             let query = target.split_once('?').map_or("", |(_, query)| query);
@@ -99,12 +98,7 @@ impl Exchange<'_> {
                 Some(Err(refusal)) => return self.refuse(client, ctx, &framing, first.unwrap_or(refusal)).await,
                 None => return self.end(ctx, End::ClientGone),
             }
-            if let Some(first) = &first {
-                // Another connection to the same instance is no second try.
-                if ctx.tried.len() > charged && !self.withdraw(ctx) {
-                    return self.refuse(client, ctx, &framing, first.clone()).await;
-                }
-                charged = ctx.tried.len();
+            if first.is_some() {
                 self.data.balancer.edge.retries.fetch_add(1, Ordering::Relaxed);
             }
             ctx.attempts += 1;
@@ -200,14 +194,14 @@ impl Exchange<'_> {
         let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, is_patient);
         attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
         let head = poll_fn(|cx| attempt.poll_head(cx)).await;
-        let (sent, answered, waited) = (attempt.sent(), attempt.is_answered(), attempt.waited());
+        let (sent, answered) = (attempt.sent(), attempt.is_answered());
         let answer = match head {
             Ok(answer) => answer,
             Err(fault) => {
                 if let (Fault::Instance(fault), Some(entry)) = (&fault, &ctx.entry) {
                     // A pooled connection may just have been closed, which says nothing.
                     if !(instance.reused && *fault == InstanceFault::BrokeOff) {
-                        self.data.balancer.gateway_failure(entry.backend(), waited);
+                        self.data.balancer.gateway_failure(entry.backend());
                     }
                 }
                 return self.failed(client, ctx, &instance, (sent, answered), fault);
@@ -233,7 +227,7 @@ impl Exchange<'_> {
             tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
             let Fault::Instance(fault) = fault else { return Outcome::Broke(End::ClientGone) };
             if let Some(entry) = &ctx.entry {
-                self.data.balancer.gateway_failure(entry.backend(), Duration::ZERO);
+                self.data.balancer.gateway_failure(entry.backend());
             }
             // As long as nothing of it is out, there is a better one.
             if client.http.wire.written() == before && client.http.wire.take_back() {
@@ -241,6 +235,9 @@ impl Exchange<'_> {
             }
             client.flush().await;
             return Outcome::Broke(End::BrokeOff);
+        }
+        if let (Some(entry), Some(status)) = (&ctx.entry, ctx.status) {
+            self.data.balancer.learn_end(entry.backend(), status);
         }
         if !attempt.waits_for_continue()
             && let Err(fault) = poll_fn(|cx| attempt.poll_rest(cx)).await
@@ -283,7 +280,7 @@ impl Exchange<'_> {
         );
         if let Some(entry) = ctx.entry.as_ref().filter(|_| its_own) {
             self.data.balancer.connection_failed(entry.backend());
-            self.data.balancer.gateway_failure(entry.backend(), Duration::ZERO);
+            self.data.balancer.gateway_failure(entry.backend());
         }
         let again = self.may_retry(client, ctx, (Sent::Nothing, false), false);
         Outcome::Failed { refusal: Refusal::unreachable(), again }
@@ -330,19 +327,6 @@ impl Exchange<'_> {
             }
         }
         allowed
-    }
-
-    /// Takes a retry out of the app's budget.
-    fn withdraw(&self, ctx: &RequestContext) -> bool {
-        let balancer = &self.data.balancer;
-        let Some(entry) = &ctx.entry else { return false };
-        let snapshot = balancer.snapshot.load();
-        let retries = snapshot.section(&entry.backend().judgement().place.section).map(|section| &section.retries);
-        let granted = retries.is_none_or(|retries| retries.withdraw(balancer.clock.elapsed()));
-        if !granted {
-            balancer.edge.retries_denied.fetch_add(1, Ordering::Relaxed);
-        }
-        granted
     }
 
     /// The instance leaves HTTP on this connection.

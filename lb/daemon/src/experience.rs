@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lb_core::http1::ResponseHead;
-use lb_core::latency::Latency;
+use lb_core::latency::{Failures, Latency};
 
 /// An instance may ask for this much (`Retry-After`).
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
@@ -14,27 +14,40 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Experience {
     mean: AtomicU64,
-    at: AtomicU64,
+    mean_at: AtomicU64,
+    /// The bits of a float.
+    failing: AtomicU64,
+    failing_at: AtomicU64,
     backs_off_until: AtomicU64,
     failures_in_a_row: AtomicU32,
 }
 
 impl Experience {
+    /// The head of an answer came, good or bad.
     pub(crate) fn answered(&self, took: Duration, now: Duration) {
-        if self.failures_in_a_row.load(Ordering::Relaxed) > 0 {
-            self.failures_in_a_row.store(0, Ordering::Relaxed);
-        }
-        self.keep(Latency::answered(self.latency(), took, now));
+        let latency = Latency::answered(self.latency(), took, now);
+        self.mean.store(nanos(latency.mean), Ordering::Relaxed);
+        self.mean_at.store(nanos(latency.at).max(1), Ordering::Relaxed);
     }
 
-    /// The app answered, and says itself that it failed. Neither good nor bad for the row of gateway failures.
-    pub(crate) fn answered_badly(&self, took: Duration, now: Duration) {
-        self.keep(Latency::failed(self.latency(), took, now));
+    /// A whole answer came, and was good.
+    pub(crate) fn went_well(&self, now: Duration) {
+        if self.failures_in_a_row.load(Ordering::Relaxed) > 0 {
+            self.begin_a_new_row();
+        }
+        if self.failing_at.load(Ordering::Relaxed) > 0 {
+            self.judge(false, now);
+        }
+    }
+
+    /// The app says itself that it failed. That says nothing of the row of gateway failures.
+    pub(crate) fn failed(&self, now: Duration) {
+        self.judge(true, now);
     }
 
     /// Gateway failures in a row, this one included.
-    pub(crate) fn failed(&self, took: Duration, now: Duration) -> u32 {
-        self.keep(Latency::failed(self.latency(), took, now));
+    pub(crate) fn gateway_failed(&self, now: Duration) -> u32 {
+        self.judge(true, now);
         self.failures_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
@@ -52,15 +65,30 @@ impl Experience {
         until > 0 && nanos(now) < until
     }
 
+    /// None: it has not answered yet.
     pub(crate) fn latency(&self) -> Option<Latency> {
-        let at = self.at.load(Ordering::Relaxed);
+        let at = self.mean_at.load(Ordering::Relaxed);
         let mean = self.mean.load(Ordering::Relaxed);
         (at > 0).then(|| Latency { mean: Duration::from_nanos(mean), at: Duration::from_nanos(at) })
     }
 
-    fn keep(&self, latency: Latency) {
-        self.mean.store(nanos(latency.mean), Ordering::Relaxed);
-        self.at.store(nanos(latency.at).max(1), Ordering::Relaxed);
+    /// Which share of its answers failed of late.
+    pub(crate) fn failing(&self, now: Duration) -> f64 {
+        self.failures().map_or(0.0, |failures| failures.at(now))
+    }
+
+    fn failures(&self) -> Option<Failures> {
+        let at = self.failing_at.load(Ordering::Relaxed);
+        let share = f64::from_bits(self.failing.load(Ordering::Relaxed));
+        (at > 0).then(|| Failures { share, at: Duration::from_nanos(at) })
+    }
+
+    fn judge(&self, failed: bool, now: Duration) {
+        let failures = Failures::after(self.failures(), failed, now);
+        self.failing.store(failures.share.to_bits(), Ordering::Relaxed);
+        // What is forgotten is no longer written, so that most instances cost nothing here.
+        let at = if failures.share < 0.001 { 0 } else { nanos(failures.at).max(1) };
+        self.failing_at.store(at, Ordering::Relaxed);
     }
 }
 

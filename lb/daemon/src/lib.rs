@@ -26,6 +26,7 @@ mod listen;
 mod member;
 mod mirror;
 mod pace;
+mod page;
 mod patience;
 mod pool;
 mod probe;

@@ -37,6 +37,8 @@ pub(crate) struct RequestContext {
     pub(crate) entry: Option<Entry>,
     /// Backends that failed it.
     pub(crate) tried: Vec<u64>,
+    /// For so many of them another one was paid for.
+    pub(crate) charged: usize,
     pub(crate) attempts: u32,
     /// A pooled connection failed under it: its next one is new.
     pub(crate) distrusts_pool: bool,
@@ -94,6 +96,7 @@ impl RequestContext {
             rule: None,
             entry: None,
             tried: Vec::new(),
+            charged: 0,
             attempts: 0,
             distrusts_pool: false,
             status: None,

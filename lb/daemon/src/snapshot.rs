@@ -47,8 +47,8 @@ pub(crate) struct ProcessTargets {
     pub(crate) nobody: &'static str,
     /// `shares` is empty and the first probe of an active one has not ended: requests wait for it.
     pub(crate) undecided: bool,
-    /// Clients stay with their instance.
-    pub(crate) sticky: bool,
+    /// Clients stay with their instance: the number of the process in the name of their cookie.
+    pub(crate) sticky: Option<u32>,
 }
 
 pub(crate) struct Target {
@@ -88,13 +88,17 @@ impl Retries {
     }
 }
 
+type Turns = BTreeMap<(ProcessName, ReleaseNumber), Arc<AtomicU64>>;
+
 /// What lives longer than one table, by section: created when first needed, dropped with the section.
 #[derive(Default)]
 pub(crate) struct Lasting {
     pub(crate) lines: BTreeMap<SectionKey, Arc<Line>>,
     pub(crate) counters: BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>>,
     retries: BTreeMap<SectionKey, Arc<Retries>>,
-    /// How many snapshots there were: round robin goes on from there.
+    /// Whose turn it is.
+    turns: BTreeMap<SectionKey, Turns>,
+    /// How many snapshots there were.
     snapshots: u64,
 }
 
@@ -113,6 +117,7 @@ impl Lasting {
     fn keep(&mut self, table: &Table, now: Duration) {
         self.snapshots += 1;
         self.retries.retain(|key, _| table.section(key).is_some());
+        self.turns.retain(|key, _| table.section(key).is_some());
         self.lines.retain(|key, line| {
             let stays = table.section(key).is_some();
             if !stays {
@@ -130,6 +135,8 @@ impl Lasting {
             });
             let counters = self.counters.entry(section.key.clone()).or_default();
             counters.retain(|release, _| section.published.pools.contains_key(release));
+            let turns = self.turns.entry(section.key.clone()).or_default();
+            turns.retain(|(_, release), _| section.published.pools.contains_key(release));
             for release in section.published.pools.keys() {
                 counters.entry(*release).or_default();
             }
@@ -146,19 +153,21 @@ impl Snapshot {
         now: Duration,
     ) -> Self {
         lasting.keep(table, now);
+        let Lasting { lines, counters, retries, turns, snapshots } = lasting;
         let sections = table.sections().map(|section| {
-            let counters = &lasting.counters[&section.key];
+            let counters = &counters[&section.key];
+            let turns = turns.entry(section.key.clone()).or_default();
             let live = section.published.live.or_else(|| heaviest(section));
             let targets = SectionTargets {
-                line: Arc::clone(&lasting.lines[&section.key]),
+                line: Arc::clone(&lines[&section.key]),
                 live: live.and_then(|release| counters.get(&release)).cloned(),
-                retries: Arc::clone(&lasting.retries[&section.key]),
-                processes: processes_of(section, backends, counters, Moment { now, turn: lasting.snapshots }),
+                retries: Arc::clone(&retries[&section.key]),
+                processes: processes_of(section, backends, counters, turns, now),
             };
             (section.key.clone(), targets)
         });
         let sections = sections.collect();
-        Self { version: lasting.snapshots, table: Some(Arc::clone(table)), sections }
+        Self { version: *snapshots, table: Some(Arc::clone(table)), sections }
     }
 
     pub(crate) fn section(&self, key: &SectionKey) -> Option<&SectionTargets> {
@@ -180,18 +189,12 @@ fn heaviest(section: &Section) -> Option<ReleaseNumber> {
 /// Who joins within this time of the first is as new as that one.
 const TOGETHER: Duration = Duration::from_secs(2);
 
-/// When a snapshot is made.
-#[derive(Clone, Copy)]
-struct Moment {
-    now: Duration,
-    turn: u64,
-}
-
 fn processes_of(
     section: &Section,
     backends: &DashMap<InstanceId, Arc<Backend>>,
     counters: &BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>,
-    moment: Moment,
+    turns: &mut Turns,
+    now: Duration,
 ) -> BTreeMap<ProcessName, ProcessTargets> {
     let mut processes: BTreeMap<ProcessName, Vec<Group>> = BTreeMap::new();
     for (release, pool) in &section.published.pools {
@@ -206,7 +209,9 @@ fn processes_of(
             if groups.last().is_none_or(|group| group.release != *release) {
                 let balance = pool.balance.get(&instance.process).cloned().unwrap_or_default();
                 let counters = Arc::clone(&counters[release]);
-                groups.push(Group { release: *release, weight: pool.weight, balance, counters, active: Vec::new() });
+                let turn = Arc::clone(turns.entry((instance.process.clone(), *release)).or_default());
+                let (release, weight, active) = (*release, pool.weight, Vec::new());
+                groups.push(Group { release, weight, balance, counters, turn, active });
             }
             match groups.last_mut().filter(|_| takes) {
                 Some(group) => group.active.push(Active::of(backend)),
@@ -214,7 +219,12 @@ fn processes_of(
             }
         }
     }
-    processes.into_iter().map(|(process, groups)| (process, targets_of(groups, moment))).collect()
+    let targets = |(process, groups): (ProcessName, Vec<Group>)| {
+        let number = pick::hash(format!("{} {process}", section.key).as_bytes()) as u32;
+        let targets = targets_of(groups, number, now);
+        (process, targets)
+    };
+    processes.into_iter().map(targets).collect()
 }
 
 /// Whether an instance is open to requests: an active one is, and a standby one of a release that only some get.
@@ -233,6 +243,7 @@ struct Group {
     weight: u32,
     balance: Balance,
     counters: Arc<ReleaseCounters>,
+    turn: Arc<AtomicU64>,
     active: Vec<Active>,
 }
 
@@ -242,43 +253,50 @@ struct Active {
     health: Health,
     undecided: bool,
     ejected: bool,
+    /// At some time, or before lb's own restart.
+    was_up: bool,
 }
 
 impl Active {
     fn of(backend: Arc<Backend>) -> Self {
         let judgement = backend.judgement();
         let (health, undecided) = (judgement.machine.health(), judgement.machine.is_undecided());
-        let ejected = judgement.ejection.is_out();
+        let (ejected, was_up) = (judgement.ejection.is_out(), judgement.machine.was_up());
         drop(judgement);
-        Self { backend, health, undecided, ejected }
+        Self { backend, health, undecided, ejected, was_up }
     }
 }
 
-/// The active ones that are up. When every single one is down, all are tried the same: lb's judgement may be wrong,
-/// and an error is certain otherwise. One that was never asked gets nothing, also then.
-fn targets_of(groups: Vec<Group>, moment: Moment) -> ProcessTargets {
+/// The active ones that are up. When none is, those that were are tried all the same: lb's judgement may be wrong, and an
+/// error is certain otherwise. One that never passed gets nothing, also then.
+fn targets_of(groups: Vec<Group>, number: u32, now: Duration) -> ProcessTargets {
     let (apart, groups): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.weight == 0);
-    let apart = apart.into_iter().filter_map(|group| share_of(group, false, moment)).collect();
+    let apart = apart.into_iter().filter_map(|group| share_of(group, false, now)).collect();
     let all = || groups.iter().flat_map(|group| &group.active);
-    let panic = all().all(|one| one.health == Health::Down);
+    let awaited = all().any(|one| one.undecided);
+    let panic = !awaited && all().all(|one| one.health != Health::Up);
     let nobody = match all().next() {
         None => "no instance is active",
         Some(_) => "no active instance has passed its probe yet",
     };
-    let awaited = all().any(|one| one.undecided);
-    let sticky = groups.iter().any(|group| group.balance.sticky);
-    let shares: Vec<_> = groups.into_iter().rev().filter_map(|group| share_of(group, panic, moment)).collect();
+    let sticky = groups.iter().any(|group| group.balance.sticky).then_some(number);
+    let shares: Vec<_> = groups.into_iter().rev().filter_map(|group| share_of(group, panic, now)).collect();
     ProcessTargets { undecided: awaited && shares.is_empty(), shares, apart, nobody, sticky }
 }
 
 /// Those of a group that take requests; none when there are none.
-fn share_of(group: Group, panic: bool, Moment { now, turn }: Moment) -> Option<Share<Target>> {
-    let Group { release, weight, balance, counters, active } = group;
-    let is_up = |one: &Active| one.health == Health::Up;
-    // Left out is who leaves others; they may have gone down since.
-    let all_out = active.iter().filter(|one| is_up(one)).all(|one| one.ejected);
-    let (taking, not): (Vec<_>, Vec<_>) =
-        active.into_iter().partition(|one| panic || (is_up(one) && (all_out || !one.ejected)));
+fn share_of(group: Group, panic: bool, now: Duration) -> Option<Share<Target>> {
+    let Group { release, weight, balance, counters, turn, active } = group;
+    let is_up = |one: &&Active| one.health == Health::Up;
+    // They were left out while others were there, and those may have gone down since.
+    let out = active.iter().filter(is_up).filter(|one| one.ejected).count();
+    let too_many_out = out * 2 > active.iter().filter(is_up).count();
+    let takes = |one: &Active| match one.health {
+        Health::Up => too_many_out || !one.ejected,
+        Health::Down => panic && one.was_up,
+        Health::Pending => false,
+    };
+    let (taking, not): (Vec<_>, Vec<_>) = active.into_iter().partition(takes);
     for one in not {
         one.backend.joined.store(0, Ordering::Relaxed);
     }
@@ -286,24 +304,22 @@ fn share_of(group: Group, panic: bool, Moment { now, turn }: Moment) -> Option<S
     let joined = |one: &Active| {
         // Written under the lock of the control alone.
         let known = one.backend.joined.load(Ordering::Relaxed);
-        one.backend.joined.store(if known == 0 { now_ns } else { known }, Ordering::Relaxed);
-        if known == 0 { now_ns } else { known }
+        let joined = if known == 0 { now_ns } else { known };
+        one.backend.joined.store(joined, Ordering::Relaxed);
+        joined
     };
     let since: Vec<u64> = taking.iter().map(joined).collect();
     let oldest = since.iter().min().copied()?;
     let window = Duration::from_millis(balance.slow_start_ms);
     let together = u64::try_from(TOGETHER.as_nanos()).unwrap_or(u64::MAX);
+    let starts_slowly = |since: u64| !panic && since - oldest > together && !window.is_zero();
     let mut share = Share::new(weight, balance.policy, turn);
-    share.members = taking
-        .into_iter()
-        .zip(since)
-        .map(|(one, since)| Target {
-            backend: one.backend,
-            release,
-            counters: Arc::clone(&counters),
-            starts_slowly: (since - oldest > together && !window.is_zero())
-                .then(|| (Duration::from_nanos(since), window)),
-        })
-        .collect();
+    let target = |(one, since): (Active, u64)| Target {
+        backend: one.backend,
+        release,
+        counters: Arc::clone(&counters),
+        starts_slowly: starts_slowly(since).then(|| (Duration::from_nanos(since), window)),
+    };
+    share.members = taking.into_iter().zip(since).map(target).collect();
     Some(share)
 }

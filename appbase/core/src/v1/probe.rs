@@ -10,6 +10,7 @@ const CHECK_BYTES_MAX: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
+    #[serde(alias = "path")]
     pub check: Check,
     pub interval_ms: u64,
     pub timeout_ms: u64,

@@ -16,6 +16,18 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
+    if let Ok(app) = AppName::parse(&arguments.which)
+        && !arguments.which.starts_with("d-")
+        && let Some(staged) =
+            session.app(&app).await.ok().filter(|app| app.deployment.is_none()).and_then(|app| app.staged)
+    {
+        let path = format!("/v1/apps/{app}/staged?environment={}", session.environment);
+        let () = session.controller.call(Method::DELETE, &path, &(), ANSWER_LIMIT).await?;
+        session
+            .output
+            .show(&staged, || format!("{app} {} is given up: traffic stays where it is\n", staged.version))?;
+        return Ok(Exit::Done);
+    }
     let id = which(session, &arguments.which).await?;
     let path = format!("/v1/deployments/{id}/cancel");
     let view: DeploymentView = session.controller.call(Method::POST, &path, &(), ANSWER_LIMIT).await?;

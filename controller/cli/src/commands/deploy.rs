@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// End a running deployment of another version first
     #[arg(long)]
     supersede: bool,
+    /// Start it beside what is live and leave the traffic where it is, until `activate`
+    #[arg(long)]
+    stage: bool,
     /// Store this directory, program, .tar.gz or docker-archive as the version first
     #[arg(long, value_name = "PATH")]
     push: Option<PathBuf>,
@@ -59,7 +62,8 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
         let pushed = push(session, &arguments.app, &arguments.version, pack(path, None)?).await?;
         session.output.talk(&artifact::pushed(&pushed));
     }
-    let request = DeployRequest { version: arguments.version, supersede: arguments.supersede };
+    let (supersede, stage) = (arguments.supersede, arguments.stage);
+    let request = DeployRequest { version: arguments.version, supersede, stage };
     let (app, limit) = (&arguments.app, arguments.waiting.for_a_drain());
     let answer = session.after_drain(app, limit, async || session.start(app, "deployments", &request).await).await?;
     started(session, answer, &arguments.waiting).await
@@ -76,7 +80,8 @@ async fn is_known(session: &Session<'_>, app: &AppName) -> Result<bool, Failure>
 /// What follows an accepted deployment, whichever verb asked for it.
 pub(super) async fn started(session: &Session<'_>, answer: DeployAnswer, waiting: &Waiting) -> Result<Exit, Failure> {
     let Some(deployment) = answer.deployment.clone() else {
-        let text = || format!("{} (release {}) is live already\n", answer.version, answer.release);
+        let what = if answer.outcome == "already-staged" { "staged" } else { "live" };
+        let text = || format!("{} (release {}) is {what} already\n", answer.version, answer.release);
         session.output.show(&answer, text)?;
         return Ok(Exit::Done);
     };

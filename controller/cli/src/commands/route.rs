@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::config::change;
 use crate::api::{encode, operation};
+use crate::args::Pair;
 use crate::error::{Exit, Failure};
 use crate::render::{list, route_test};
 use crate::session::{ANSWER_LIMIT, Session};
@@ -115,21 +116,6 @@ struct Done {
     /// Take a header away before the client sees it; may be given more than once
     #[arg(long = "drop-response-header", value_name = "NAME")]
     drop_response_headers: Vec<String>,
-}
-
-/// `NAME=VALUE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pair(String, String);
-
-impl FromStr for Pair {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok(Self(name.to_owned(), value.to_owned())),
-            _ => Err("write it as NAME=VALUE".to_owned()),
-        }
-    }
 }
 
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {

@@ -65,7 +65,11 @@ fn instances(test: &RouteTest, width: usize, paint: Paint) -> String {
                 cell(seen.in_flight.to_string()),
                 cell(latency.unwrap_or_else(|| "-".to_owned())),
                 cell(instance.address.to_string()),
-                if seen.eligible { toned(Tone::Good, "yes") } else { toned(Tone::Dim, "no") },
+                match (seen.eligible, seen.backs_off) {
+                    (true, true) => toned(Tone::Warn, "asked to wait"),
+                    (true, false) => toned(Tone::Good, "yes"),
+                    (false, _) => toned(Tone::Dim, "no"),
+                },
             ]
         })
         .collect();

@@ -1,9 +1,9 @@
 //! What runs now: the whole platform, or one app.
 
 use appbase_core::EnvironmentName;
-use appbase_core::v1::Health;
 use appbase_core::v1::status::DURATION_BUCKETS_MS;
-use controller_core::v1::api::{AppStatus, ControllerInfo, InstanceView, MemberView, PlatformStatus};
+use appbase_core::v1::{Counters, Health};
+use controller_core::v1::api::{AppStatus, ControllerInfo, InstanceView, MemberView, PlatformStatus, StagedView};
 
 use super::list::route_text;
 use super::table::{Cell, Column, cell, table, toned};
@@ -152,6 +152,7 @@ fn facts(status: &AppStatus) -> Vec<(&'static str, String)> {
             .as_ref()
             .map(|live| ("live", format!("{} (release {}, {})", live.version, live.release, live.slot))),
     );
+    facts.extend(status.staged.as_ref().map(|staged| ("staged", staged_text(staged))));
     facts.extend(status.routes.iter().map(|route| ("route", route_text(route))));
     if !status.scale.is_empty() {
         let scale: Vec<String> = status.scale.iter().map(|(process, count)| format!("{process}={count}")).collect();
@@ -162,6 +163,7 @@ fn facts(status: &AppStatus) -> Vec<(&'static str, String)> {
         facts.push(("changed", format!("{}: in force with the next deploy", status.not_deployed.join(", "))));
     }
     facts.extend(status.maintenance.as_ref().map(|message| ("maintenance", message.clone())));
+    facts.extend(status.notice.as_ref().map(|notice| ("notice", notice.clone())));
     if let Some(run) = status.deployment.as_ref().filter(|run| run.end.is_none()) {
         facts.push(("deploying", format!("{} to {}, {}", run.id, run.version, run.phase)));
         facts.extend(run.waiting.iter().map(|waiting| ("waiting", waiting.clone())));
@@ -170,6 +172,19 @@ fn facts(status: &AppStatus) -> Vec<(&'static str, String)> {
         ("undo", format!("platformctl rollback {}   (to {version}, release {release})", status.app))
     }));
     facts
+}
+
+/// `2 (release 5, green): 10 % of the clients, 2 cohorts; 120 requests, 0 failed`
+fn staged_text(staged: &StagedView) -> String {
+    let mut gets = Vec::new();
+    gets.extend((staged.percent > 0).then(|| format!("{} % of the clients", staged.percent)));
+    gets.extend((staged.cohorts > 0).then(|| plural(staged.cohorts as u64, "cohort")));
+    gets.extend((staged.mirror > 0).then(|| format!("copies of {} % of the reads", staged.mirror)));
+    let gets = if gets.is_empty() { "no traffic".to_owned() } else { gets.join(", ") };
+    let Counters { requests, failed, app_errors, .. } = staged.counters;
+    let StagedView { version, release, slot, .. } = staged;
+    let answered = format!("{}, {failed} failed, {app_errors} app errors", plural(requests, "request"));
+    format!("{version} (release {release}, {slot}): {gets}; {answered}")
 }
 
 fn traffic(status: &AppStatus) -> String {

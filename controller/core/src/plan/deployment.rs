@@ -8,7 +8,7 @@ use appbase_core::{InstanceId, ReleaseNumber, Slot};
 use super::{Draft, given_up};
 use crate::observed::{MEMBER_UNSEEN_MAX, Seen};
 use crate::v1::compute::{InstancePhase, ObservedInstance};
-use crate::v1::state::{EndState, EventKind, InstanceRecord, ReleaseRecord, Timer, Traffic};
+use crate::v1::state::{Deployment, EndState, EventKind, InstanceRecord, ReleaseRecord, Timer, Traffic};
 
 /// An instance whose app was started again so often without coming up is in a crash loop.
 const RESTARTS_MAX: u32 = 3;
@@ -56,7 +56,9 @@ impl Draft<'_> {
         if self.new_ones_answer(record) {
             self.give_up_warm(idle, release);
         }
+        let stage = deployment_stages(self.deployment.as_ref());
         match self.new_ones_up(record) {
+            Ok(true) if stage && self.run.live.is_some() => self.stage(record, idle),
             Ok(true) => self.flip(record, idle),
             Ok(false) if deadline.is_over(self.now) => {
                 let waited = self.plan.report.join("; ");
@@ -121,6 +123,9 @@ impl Draft<'_> {
                 Traffic::Standby | Traffic::Active | Traffic::Draining { .. } => true,
             },
         };
+        if self.run.staged.is_some_and(|staged| staged != release) {
+            self.run.staged = None;
+        }
         // One that is still there needs no room made for it.
         let is_there = self.records().any(|(_, i)| i.release == release && is_kept(i.state));
         if !is_there && self.records().any(|(_, i)| i.slot == slot && in_the_way(i)) {
@@ -234,6 +239,15 @@ impl Draft<'_> {
         }
     }
 
+    /// Everything is up and waits for somebody to make it live.
+    fn stage(&mut self, record: &ReleaseRecord, slot: Slot) {
+        let release = record.release.number;
+        self.give_up_warm(slot, release);
+        self.run.staged = Some(release);
+        self.run.aborted = None;
+        self.end_deployment(EndState::Staged, None);
+    }
+
     /// One fact: the new ones are active, the old ones drain. It is recorded, then published.
     fn flip(&mut self, record: &ReleaseRecord, slot: Slot) {
         let release = record.release.number;
@@ -252,6 +266,7 @@ impl Draft<'_> {
         }
         let first = self.run.live.is_none();
         self.run.live = Some(slot);
+        self.run.staged = None;
         if first {
             self.run.slots.insert(slot.other(), release);
         }
@@ -355,6 +370,10 @@ impl Draft<'_> {
         }
         self.end_deployment(state, Some(reason));
     }
+}
+
+fn deployment_stages(deployment: Option<&Deployment>) -> bool {
+    deployment.is_some_and(|deployment| deployment.stage)
 }
 
 /// Whether an instance was live before and may be again with one flip.

@@ -48,13 +48,31 @@ impl Draft<'_> {
         }
     }
 
+    /// A staged release is kept as it will be live.
+    pub(super) fn keep_staged(&mut self) {
+        let idle = self.idle_slot();
+        let Some(staged) = self.run.staged.filter(|_| self.run.deployment.is_none()) else { return };
+        let Some(record) = self.release(staged).filter(|_| self.run.slots.get(&idle) == Some(&staged)) else {
+            self.run.staged = None;
+            return;
+        };
+        let traffic: Vec<_> = record.release.traffic.processes.keys().cloned().collect();
+        for process in &traffic {
+            let count = self.wanted(record, process);
+            self.ensure_instances(record, process, count, idle);
+        }
+    }
+
     /// The idle slot keeps its release warm for the rollback window; without a window it is given up.
     pub(super) fn end_warmth(&mut self) {
         if self.run.deployment.is_some() {
             return;
         }
         let idle = self.idle_slot();
-        let standing = self.ids(|i| i.slot == idle && matches!(i.state, Traffic::Standby | Traffic::Warm));
+        let staged = self.run.staged;
+        let standing = self.ids(|i| {
+            i.slot == idle && Some(i.release) != staged && matches!(i.state, Traffic::Standby | Traffic::Warm)
+        });
         match self.run.warm {
             Some(warm) if !warm.is_over(self.now) => {
                 if !standing.is_empty() {

@@ -97,6 +97,9 @@ pub struct DeployRequest {
     /// End a running deployment of another release instead of answering 409.
     #[serde(default)]
     pub supersede: bool,
+    /// Start it beside what is live, and leave the traffic where it is.
+    #[serde(default)]
+    pub stage: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +113,7 @@ pub struct RollbackRequest {
 pub struct DeployAnswer {
     /// None when the wanted release is live already.
     pub deployment: Option<DeploymentView>,
-    /// `started`, `joined` (the same deployment was running) or `already-live`.
+    /// `started`, `joined` (the same deployment was running), `already-live` or `already-staged`.
     pub outcome: String,
     pub release: ReleaseNumber,
     pub version: Version,
@@ -228,6 +231,13 @@ pub struct AppStatus {
     #[serde(default)]
     pub maintenance: Option<String>,
     #[serde(default)]
+    pub staged: Option<StagedView>,
+    /// The secret by which either slot can be seen.
+    #[serde(default)]
+    pub preview: Option<String>,
+    #[serde(default)]
+    pub notice: Option<String>,
+    #[serde(default)]
     pub deployment: Option<DeploymentView>,
     /// The release that `rollback` would go to.
     #[serde(default)]
@@ -236,6 +246,21 @@ pub struct AppStatus {
     #[serde(default)]
     pub not_deployed: Vec<String>,
     /// Of the live release since the members started.
+    pub counters: Counters,
+}
+
+/// What waits beside the live release, and what it gets meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedView {
+    pub release: ReleaseNumber,
+    pub version: Version,
+    pub slot: Slot,
+    /// Of the clients, so many in 100.
+    pub percent: u8,
+    pub cohorts: usize,
+    /// Copies of so many in 100 of what only reads.
+    pub mirror: u8,
+    /// Since the members started.
     pub counters: Counters,
 }
 

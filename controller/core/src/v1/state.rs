@@ -25,6 +25,7 @@ use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, InstanceId, ProcessName, ReleaseNumber, SectionKey,
     ServerName, Slot, Version,
 };
+use lb_core::v1::Conditions;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +101,29 @@ pub struct DesiredApp {
     pub hold: bool,
     #[serde(default)]
     pub maintenance: Option<String>,
+    #[serde(default)]
+    pub split: Option<Split>,
+    /// The secret by which either slot can be seen.
+    #[serde(default)]
+    pub preview: Option<String>,
+    #[serde(default)]
+    pub notice: Option<String>,
+}
+
+/// What a staged release gets before it is live. It is for that release alone, and means nothing once another one is staged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    pub release: ReleaseNumber,
+    /// Of the clients, so many in 100.
+    #[serde(default)]
+    pub percent: u8,
+    /// And these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cohorts: Vec<Conditions>,
+    /// Copies of so many in 100 of what only reads.
+    #[serde(default)]
+    pub mirror: u8,
 }
 
 /// A release and where its document is.
@@ -140,9 +164,9 @@ pub struct Run {
     pub live: Option<Slot>,
     #[serde(default)]
     pub slots: BTreeMap<Slot, ReleaseNumber>,
-    /// Share of new requests by release while a traffic move is under way; empty: all to the live one.
+    /// The release in the idle slot that waits for somebody to make it live.
     #[serde(default)]
-    pub weights: BTreeMap<ReleaseNumber, u32>,
+    pub staged: Option<ReleaseNumber>,
     #[serde(default)]
     pub last_good: Option<ReleaseNumber>,
     #[serde(default)]
@@ -223,6 +247,9 @@ pub struct Deployment {
     /// Someone asked to end it; honoured until the flip.
     #[serde(default)]
     pub cancel: bool,
+    /// It ends before the flip, with everything up.
+    #[serde(default)]
+    pub stage: bool,
     /// When traffic moved, for people; the fact itself is `Run::live`.
     #[serde(default)]
     pub flipped_unix_ms: Option<u64>,

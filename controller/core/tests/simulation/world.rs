@@ -163,6 +163,7 @@ impl World {
             started_unix_ms: 0,
             deadline: Timer::start(self.time(), 30_000),
             cancel: false,
+            stage: false,
             flipped_unix_ms: None,
             drain_deadline: None,
             end: None,

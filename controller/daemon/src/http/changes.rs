@@ -142,6 +142,13 @@ fn refuse_senseless(records: &Records, change: &ChangeSet, desired: &Desired) ->
                         .hint("choose another host or path; who has which: platformctl route ls"));
                 }
             }
+            ("app", "split") => {
+                let staged = records.run(&key).staged;
+                let wanted = operation.params.get("release").and_then(serde_json::Value::as_u64);
+                if staged.is_none() || wanted != staged {
+                    return Err(deploy::nothing_staged(app));
+                }
+            }
             ("app", "scale") => {
                 let live = records.runs.get(&key).and_then(live_release);
                 let live = live.and_then(|live| records.releases.get(&key)?.get(&live));
@@ -198,6 +205,7 @@ async fn deploy_live(
         kind: DeploymentKind::Config,
         author: author.to_owned(),
         supersede: false,
+        stage: false,
         idempotency_key: None,
     };
     deploy::deploy(shared, wanted).await.map(Some)

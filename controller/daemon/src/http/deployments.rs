@@ -32,6 +32,7 @@ pub(super) async fn deploy(
         kind: DeploymentKind::Deploy,
         author: caller.name,
         supersede: request.supersede,
+        stage: request.stage,
         idempotency_key: idempotency_key(&headers)?,
     };
     answered(deploy::deploy(&shared, wanted).await?)
@@ -68,9 +69,45 @@ pub(super) async fn rollback(
         kind: DeploymentKind::Rollback,
         author: caller.name,
         supersede: false,
+        stage: false,
         idempotency_key: idempotency_key(&headers)?,
     };
     answered(deploy::deploy(&shared, wanted).await?)
+}
+
+/// Makes the staged release live.
+pub(super) async fn activate(
+    State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(app): Path<String>,
+    Query(query): Query<InEnvironment>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Json<DeployAnswer>), Problem> {
+    let app = app_name(&app)?;
+    let key = SectionKey::app(&query.environment, &app);
+    let staged = lock(&shared.records).run(&key).staged;
+    let wanted = Wanted {
+        environment: query.environment,
+        target: Target::Release(staged.ok_or_else(|| deploy::nothing_staged(&app))?),
+        app,
+        kind: DeploymentKind::Activate,
+        author: caller.name,
+        supersede: false,
+        stage: false,
+        idempotency_key: idempotency_key(&headers)?,
+    };
+    answered(deploy::deploy(&shared, wanted).await?)
+}
+
+/// Gives the staged release up.
+pub(super) async fn unstage(
+    State(shared): State<App>,
+    Path(app): Path<String>,
+    Query(query): Query<InEnvironment>,
+) -> Result<StatusCode, Problem> {
+    let app = app_name(&app)?;
+    deploy::unstage(&shared, &SectionKey::app(&query.environment, &app), &app).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn answered(answer: DeployAnswer) -> Result<(StatusCode, Json<DeployAnswer>), Problem> {

@@ -88,6 +88,14 @@ impl Field<'_> {
         self.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
     }
 
+    /// Whether a list of media types has this one, whatever its parameters are.
+    pub fn has_media(&self, media: &str) -> bool {
+        self.tokens().any(|one| {
+            let name = one.split(|byte| *byte == b';').next().unwrap_or_default();
+            name.trim_ascii().eq_ignore_ascii_case(media.as_bytes())
+        })
+    }
+
     pub fn has_token(&self, token: &str) -> bool {
         self.tokens().any(|one| one.eq_ignore_ascii_case(token.as_bytes()))
     }

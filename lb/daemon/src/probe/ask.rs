@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 
 /// Of the answer's body, so much is kept for people.
 const BODY_BYTES_MAX: usize = 512;
+/// And so much of why there is none.
+const ERROR_CHARS_MAX: usize = 256;
 pub(super) const REFUSED: &str = "connection refused";
 const USER_AGENT: &str = concat!("platformer-lb/", env!("CARGO_PKG_VERSION"), " (probe)");
 const GRPC_PATH: &str = "/grpc.health.v1.Health/Check";
@@ -41,7 +43,10 @@ pub(super) async fn ask(address: SocketAddr, probe: &Probe, host: Option<&str>) 
                 answer.body.pop();
             }
         }
-        Ok(Err(error)) => answer.error = Some(error),
+        Ok(Err(error)) => {
+            let shown = error.chars().filter(|char| !char.is_control()).take(ERROR_CHARS_MAX);
+            answer.error = Some(shown.collect());
+        }
         Err(_) => answer.error = Some(format!("no answer in {} ms", probe.timeout_ms)),
     }
     answer
@@ -105,7 +110,7 @@ async fn grpc(stream: TcpStream, service: &str, host: &str) -> Result<Said, Stri
         },
         (200, "") => Err("its answer is not gRPC".to_owned()),
         (200, code) => Err(format!("grpc-status {code} {}", text("grpc-message")).trim_end().to_owned()),
-        (status, _) => Ok((Some(status), message)),
+        (status, _) => Err(format!("status {status}, which is not gRPC")),
     }
 }
 

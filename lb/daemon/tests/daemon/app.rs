@@ -104,6 +104,22 @@ impl App {
         app
     }
 
+    /// A server that answers probes, and breaks every other answer off in its body.
+    pub(crate) async fn breaking_off(tasks: &Tasks) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = Arc::new(Self::new("breaking", listener.local_addr().unwrap()));
+        tasks.spawn("breaking-app", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut bytes = [0; 4096];
+                let read = stream.read(&mut bytes).await.unwrap_or(0);
+                let length = if bytes[..read].starts_with(b"GET /health") { 2 } else { 9 };
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\nok");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        app
+    }
+
     /// A server that answers the first request of each connection, and closes instead of answering the second: what an
     /// app does whose keep-alive ended at that moment.
     pub(crate) async fn once(tasks: &Tasks) -> Arc<Self> {

@@ -32,3 +32,25 @@ async fn held_requests_go_on_when_the_hold_ends() {
     }
     assert_eq!(app.hits(), 20);
 }
+
+#[tokio::test]
+async fn browsers_get_a_page() {
+    let stage = Stage::start().await;
+    let app = stage.app("one").await;
+    let mut closed = section(&[(&app, Active)]);
+    closed.maintenance = Some("back at <noon>".to_owned());
+    stage.controller.publish(&[closed]).await;
+    let mut client = stage.client().await;
+    let plain = client.get("/").await.unwrap();
+    assert_eq!(
+        (plain.headers["content-type"].to_str().unwrap(), plain.body.as_str()),
+        ("text/plain; charset=utf-8", "back at <noon>\n")
+    );
+    let mut asks = request(axum::http::Method::GET, "/", "");
+    asks.headers_mut().insert("accept", "text/html,*/*;q=0.8".parse().unwrap());
+    let page = client.send(asks).await.unwrap();
+    assert_eq!((page.status.as_u16(), page.code()), (503, "maintenance"));
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(page.body.contains("<p>back at &lt;noon&gt;</p>"), "{}", page.body);
+    assert_eq!(client.get("/").await.unwrap().body, plain.body, "the connection goes on");
+}

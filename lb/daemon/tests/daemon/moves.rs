@@ -8,7 +8,7 @@ use appbase_core::{Digest, Prefix, Slot};
 use axum::body::Bytes;
 use axum::http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use lb_core::v1::{Cohort, Mirror, Preview, RouteSection};
+use lb_core::v1::{Cohort, Conditions, Mirror, Preview, RouteSection};
 
 use crate::app::App;
 use crate::client::{Answer, request};
@@ -88,17 +88,13 @@ async fn a_cohort_gets_its_release_whatever_the_weights() {
     let (stage, old, new) = stage().await;
     let mut both = standing_by(&old, &new);
     let map = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
-    let cohort = |change: fn(&mut Cohort)| {
-        let mut cohort = Cohort { release: 2, ..Cohort::default() };
-        change(&mut cohort);
-        cohort
-    };
-    both.cohorts = vec![
-        Cohort { headers: map("x-beta", "yes"), ..cohort(|_| {}) },
-        Cohort { cookies: map("beta", "1*"), ..cohort(|_| {}) },
-        cohort(|cohort| cohort.path = Some("/beta".into())),
-        cohort(|cohort| cohort.networks = BTreeSet::from([Prefix::parse("10.0.0.0/8").unwrap()])),
+    let conditions = [
+        Conditions { headers: map("x-beta", "yes"), ..Conditions::default() },
+        Conditions { cookies: map("beta", "1*"), ..Conditions::default() },
+        Conditions { path: Some("/beta".into()), ..Conditions::default() },
+        Conditions { networks: BTreeSet::from([Prefix::parse("10.0.0.0/8").unwrap()]), ..Conditions::default() },
     ];
+    both.cohorts = conditions.into_iter().map(|conditions| Cohort { release: 2, conditions }).collect();
     publish(&stage, both.clone()).await;
     let mut client = stage.client().await;
     assert_eq!(client.get("/").await.unwrap().body, "old");
@@ -106,7 +102,7 @@ async fn a_cohort_gets_its_release_whatever_the_weights() {
     assert_eq!(client.send(with("x-beta", "no")).await.unwrap().body, "old");
     assert_eq!(client.send(with("cookie", "a=b; beta=12")).await.unwrap().body, "new");
     assert_eq!(client.get("/beta/x").await.unwrap().body, "new");
-    both.cohorts[3].networks.insert(Prefix::parse("127.0.0.0/8").unwrap());
+    both.cohorts[3].conditions.networks.insert(Prefix::parse("127.0.0.0/8").unwrap());
     publish(&stage, both.clone()).await;
     assert_eq!(client.get("/").await.unwrap().body, "new");
 
@@ -120,7 +116,6 @@ fn previewed(old: &Arc<App>, new: &Arc<App>) -> RouteSection {
     let mut section = standing_by(old, new);
     section.preview = Some(Preview {
         secret: Digest::of(SECRET.as_bytes()),
-        domain: "platform".to_owned(),
         slots: BTreeMap::from([(Slot::Blue, 1), (Slot::Green, 2)]),
     });
     section

@@ -184,6 +184,7 @@ impl App {
             started_unix_ms: 0,
             deadline: Timer::start(Now { unix_ms: 0, elapsed: Duration::from_secs(100) }, 3_600_000),
             cancel: false,
+            stage: false,
             flipped_unix_ms: None,
             drain_deadline: None,
             end: None,
