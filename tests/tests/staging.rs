@@ -39,10 +39,11 @@ fn a_staged_version_is_tried_out_and_made_live(engine: Engine) {
     assert!(again.contains("staged already"), "{again}");
 
     let shown = platform.ctl_ok(&["preview", "hello"]);
-    let green = shown.lines().find(|line| line.starts_with("green")).expect("a line").to_owned();
-    assert!(green.contains("2, staged"), "{shown}");
-    let host = green.split("http://").nth(1).and_then(|url| url.split(':').next()).expect("a host").to_owned();
-    let label = host.split('.').next().expect("a label");
+    assert!(shown.contains("green  (2, staged)"), "{shown}");
+    let header = shown.lines().find(|line| line.contains("-green'")).expect("a line");
+    let label = header.trim_end_matches('\'').rsplit(' ').next().expect("a label").to_owned();
+    // Whatever domain leads to lb.
+    let host = format!("{label}.any.test");
     assert_eq!(versions(&platform, &host, ""), ["2", "2"]);
     assert_eq!(versions(&platform, "hello.test", &format!("X-Platform-Preview: {label}\r\n")), ["2", "2"]);
     assert_eq!(platform.ctl_ok(&["preview", "hello"]), shown, "the same secret");
@@ -87,6 +88,17 @@ fn what_is_staged_can_be_given_up(engine: Engine) {
         let instances = platform.app("hello")["instances"].as_array()?.clone();
         instances.iter().all(|instance| instance["version"] == "1").then_some(())
     });
+    // Staged again, it begins with nothing.
+    platform.ctl_ok(&["deploy", "hello", "3", "--stage"]);
+    assert_eq!(versions(&platform, "hello.test", "Cookie: platformer-place=0000\r\n"), ["1", "1"]);
+    // What would throw it away is refused, and changes nothing.
+    for words in [["deploy", "hello", "2"].as_slice(), &["config", "set", "hello", "COLOUR=green"]] {
+        let refused = platform.ctl(words);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(6) && said.contains("another version of hello is staged"), "{said}");
+    }
+    assert!(!platform.ctl_ok(&["config", "get", "hello"]).contains("COLOUR"));
+    platform.ctl_ok(&["cancel", "hello"]);
     let refused = platform.ctl(&["split", "hello", "10"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing of hello is staged"));
     assert_eq!(versions(&platform, "hello.test", "Cookie: platformer-place=0000\r\n"), ["1", "1"]);

@@ -183,6 +183,8 @@ const ROUTE_KEYS: [&str; 11] = [
     "response_headers",
 ];
 
+const COHORT_KEYS: [&str; 4] = ["path", "headers", "cookies", "networks"];
+
 /// Parameters of one operation, taken out with a reason when they are not what they should be.
 struct Params<'a>(&'a Value);
 
@@ -221,6 +223,10 @@ impl<'a> Params<'a> {
         let bad = |reason: String| ("bad-parameter", reason);
         let mut given = self.0.as_object().cloned().unwrap_or_default();
         given.retain(|key, value| !value.is_null() && key != "environment" && key != "app");
+        let cohorts = given.get("cohorts").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
+        if let Some(key) = cohorts.flat_map(|cohort| cohort.keys()).find(|key| !COHORT_KEYS.contains(&key.as_str())) {
+            return Err(bad(format!("a cohort has no \"{key}\": it has {}", COHORT_KEYS.join(", "))));
+        }
         let split: Split = serde_json::from_value(Value::Object(given)).map_err(|error| bad(error.to_string()))?;
         if split.percent > 99 || split.mirror > 100 {
             let reason = "percent is from 0 to 99, mirror from 0 to 100; all of the traffic: platformctl activate";

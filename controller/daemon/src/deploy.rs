@@ -52,6 +52,8 @@ pub(crate) enum Target {
     Version(Version),
     /// A release as it was.
     Release(ReleaseNumber),
+    /// The one that is staged.
+    Staged,
 }
 
 impl Wanted {
@@ -94,7 +96,15 @@ fn repeated(shared: &Shared, wanted: &Wanted) -> Option<DeployAnswer> {
 }
 
 async fn choose(shared: &Shared, wanted: &Wanted) -> Result<Chosen, Problem> {
-    match &wanted.target {
+    let staged = match wanted.target {
+        Target::Staged => {
+            Some(lock(&shared.records).run(&wanted.key()).staged.ok_or_else(|| nothing_staged(&wanted.app))?)
+        }
+        _ => None,
+    };
+    let target = staged.map_or_else(|| wanted.target.clone(), Target::Release);
+    match &target {
+        Target::Staged => Err(nothing_staged(&wanted.app)),
         Target::Release(number) => {
             let records = lock(&shared.records);
             let known = records.releases.get(&wanted.key()).and_then(|releases| releases.get(number));
@@ -173,6 +183,11 @@ pub(crate) fn busy(running: &Deployment) -> Problem {
         .hint(hint)
 }
 
+pub(crate) fn staged(app: &AppName) -> Problem {
+    Problem::new(409, "staged", format!("another version of {app} is staged"))
+        .hint(format!("make it live: platformctl activate {app}, or give it up: platformctl cancel {app}"))
+}
+
 pub(crate) fn nothing_staged(app: &AppName) -> Problem {
     Problem::new(409, "nothing-staged", format!("nothing of {app} is staged"))
         .hint(format!("stage a version: platformctl deploy {app} VERSION --stage"))
@@ -181,7 +196,13 @@ pub(crate) fn nothing_staged(app: &AppName) -> Problem {
 /// Gives the staged release up; what of it runs drains and ends.
 pub(crate) async fn unstage(shared: &Shared, key: &SectionKey, app: &AppName) -> Result<(), Problem> {
     let _pen = shared.pen.lock().await;
-    let mut run = lock(&shared.records).run(key);
+    let mut run = {
+        let records = lock(&shared.records);
+        if let Some(running) = records.running(key) {
+            return Err(busy(running));
+        }
+        records.run(key)
+    };
     if run.staged.take().is_none() {
         return Err(nothing_staged(app));
     }
@@ -218,10 +239,10 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
     let mut writes = {
         let records = lock(&shared.records);
         if let Some(running) = records.running(&key) {
-            if running.release == number {
+            if running.release == number && running.stage == wanted.stage {
                 return Ok(Some(answer(shared, &records, running, "joined")));
             }
-            if !is_way_back(&records.run(&key), running, number) {
+            if wanted.stage || !is_way_back(&records.run(&key), running, number) {
                 return Err(busy(running));
             }
             left = Some(running.clone());
@@ -233,6 +254,14 @@ async fn record(shared: &Shared, wanted: &Wanted, chosen: Chosen) -> Result<Opti
         }
         if chosen.is_new && number <= run.releases_made {
             return Ok(None);
+        }
+        if wanted.kind == DeploymentKind::Activate && run.staged != Some(number) {
+            return Err(nothing_staged(&wanted.app));
+        }
+        // The way back is open at all times; everything else would throw away what somebody put there.
+        let throws_away = run.staged.is_some_and(|staged| staged != number) && wanted.kind != DeploymentKind::Rollback;
+        if throws_away && !wanted.stage && !wanted.supersede {
+            return Err(staged(&wanted.app));
         }
         if wanted.stage && run.staged == Some(number) {
             let outcome = "already-staged".to_owned();
@@ -381,13 +410,15 @@ fn new_deployment(shared: &Shared, records: &Records, wanted: &Wanted, chosen: &
 
 fn change_set(shared: &Shared, records: &Records, wanted: &Wanted, version: &Version) -> ChangeSet {
     let params = serde_json::json!({ "environment": wanted.environment, "app": wanted.app, "version": version });
-    let operation = Operation { id: String::new(), group: "app".into(), command: "version".into(), params };
-    ChangeSet {
-        number: records.head + 1,
-        unix_ms: shared.clock.unix_ms(),
-        author: wanted.author.clone(),
-        operations: vec![operation],
+    let operation =
+        |command: &str, params| Operation { id: String::new(), group: "app".into(), command: command.into(), params };
+    let mut operations = vec![operation("version", params)];
+    if wanted.stage {
+        // What was for a release that was staged before is not for this one.
+        let nothing = serde_json::json!({ "environment": wanted.environment, "app": wanted.app, "release": 0 });
+        operations.push(operation("split", nothing));
     }
+    ChangeSet { number: records.head + 1, unix_ms: shared.clock.unix_ms(), author: wanted.author.clone(), operations }
 }
 
 fn answer(shared: &Shared, records: &Records, deployment: &Deployment, outcome: &str) -> DeployAnswer {

@@ -98,6 +98,8 @@ impl Members {
                     sum.requests += counters.requests;
                     sum.failed += counters.failed;
                     sum.app_errors += counters.app_errors;
+                    sum.copies += counters.copies;
+                    sum.copies_failed += counters.copies_failed;
                 }
             }
         }
@@ -127,6 +129,8 @@ fn add(sum: &mut BySection, more: &BySection) {
             into.requests += counters.requests;
             into.failed += counters.failed;
             into.app_errors += counters.app_errors;
+            into.copies += counters.copies;
+            into.copies_failed += counters.copies_failed;
         }
     }
 }

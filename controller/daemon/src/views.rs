@@ -118,7 +118,7 @@ fn staged(
         version: version_of(release)?,
         slot: run.live?.other(),
         percent: split.percent,
-        cohorts: split.cohorts.len(),
+        cohorts: split.cohorts,
         mirror: split.mirror,
         counters: shared.members.counters(key, Some(release)),
     })

@@ -1,5 +1,6 @@
 //! Explain: what would happen to a request, as data, without sending it. Never holds a secret.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use appbase_core::v1::{Health, Route};
@@ -10,7 +11,7 @@ use crate::http1::Fields;
 use crate::rule::{Ask, Miss, Rule};
 use crate::table::Table;
 use crate::v1::InstanceState;
-use crate::{host, path, route};
+use crate::{cohort, host, path, preview, route};
 
 /// The answer of `GET /v1/route`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,10 @@ pub struct Explanation {
     pub considered: Vec<Considered>,
     pub outcome: Outcome,
     pub detail: String,
+    /// The release it gets whatever the weights say, and why: `2, by preview`, `2, by cohort 1`. Cohorts by network are left
+    /// out: nobody asks from anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gets: Option<String>,
     pub instances: Vec<ExplainedInstance>,
 }
 
@@ -112,6 +117,7 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
         considered: Vec::new(),
         outcome,
         detail,
+        gets: None,
         instances: Vec::new(),
     };
     let canonical_host = match host.map(host::canonical).transpose() {
@@ -124,7 +130,12 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
     };
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let ask = Ask { host: canonical_host.as_deref(), path: &canonical, method, query, fields };
-    let order = route::considered(table, &ask);
+    let previewed = ask.host.and_then(|host| preview::by_host(table, host));
+    let order = match previewed {
+        Some((section, _)) => route::considered_in(table.previewed(&section.key), &ask),
+        None => route::considered(table, &ask),
+    };
+    let preview = preview::find(table, &ask).and_then(|(_, release)| release);
     let found = Explanation {
         host: canonical_host.clone(),
         path: Some(canonical.clone().into_owned()),
@@ -136,6 +147,15 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
         return Explanation { detail: "no route takes this request".to_owned(), ..found };
     };
     let section = &rule.section.published;
+    let by_cohort = (1..).zip(&section.cohorts).find(|(_, cohort)| {
+        let conditions = &cohort.conditions;
+        conditions.networks.is_empty() && cohort::takes(conditions, &ask, Ipv4Addr::UNSPECIFIED.into())
+    });
+    let gets = match (preview, by_cohort) {
+        (Some(release), _) => Some(format!("{release}, by preview")),
+        (None, Some((number, cohort))) => Some(format!("{}, by cohort {number}", cohort.release)),
+        _ => None,
+    };
     let mut instances = Vec::new();
     for (&release, pool) in &section.pools {
         for (id, instance) in pool.instances.iter().filter(|(_, instance)| instance.process == *rule.process()) {
@@ -152,9 +172,9 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
     let (outcome, detail) = if let Some(redirect) = &rule.route.redirect {
         let location = rule.location(redirect, &ask).unwrap_or_else(|| "the request's host, which it lacks".to_owned());
         (Outcome::Redirected, format!("{} to {location}", redirect.status))
-    } else if let Some(text) = &section.maintenance {
+    } else if let Some(text) = section.maintenance.as_ref().filter(|_| preview.is_none()) {
         (Outcome::Maintenance, text.clone())
-    } else if section.hold {
+    } else if section.hold && preview.is_none() {
         (Outcome::Held, "requests wait until the hold ends".to_owned())
     } else if instances.iter().any(|instance| instance.seen.eligible) {
         let rewritten = rule.rewritten(target, &canonical);
@@ -168,7 +188,7 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
         route: rule.route.clone(),
         live: section.live,
     });
-    Explanation { rule, outcome, detail, instances, ..found }
+    Explanation { rule, outcome, detail, gets, instances, ..found }
 }
 
 fn considered((rule, takes): &(&Arc<Rule>, Result<(), Miss<'_>>)) -> Considered {
@@ -185,8 +205,11 @@ fn considered((rule, takes): &(&Arc<Rule>, Result<(), Miss<'_>>)) -> Considered 
 mod tests {
     use std::collections::BTreeMap;
 
+    use appbase_core::{Digest, Slot};
+
     use super::*;
     use crate::table::tests::section;
+    use crate::v1::{Cohort, Conditions, Preview};
 
     #[test]
     fn says_which_rule_and_which_instances() {
@@ -201,6 +224,18 @@ mod tests {
         assert_eq!(outcome(Some("a b"), "/x"), Outcome::BadHost);
         let explained = explain(&table, &question(Some("a.example"), "/x"), |_| None);
         assert_eq!((explained.outcome, explained.instances.len()), (Outcome::NoInstance, 1));
+        let (key, mut published) = section("one", &[(Some("a.example"), "/x")]);
+        let conditions = Conditions { path: Some("/x/beta".into()), ..Conditions::default() };
+        published.cohorts.push(Cohort { release: 1, conditions });
+        let secret = "abcdefghijklmnopqrstuvwx12";
+        let slots = [(Slot::Green, 1)].into();
+        published.preview = Some(Preview { secret: Digest::of(secret.as_bytes()), slots });
+        let moved = Table::new(&BTreeMap::from([(key, published)])).expect("sound");
+        let shown = format!("{secret}-green.any");
+        let gets = |host, path| explain(&moved, &question(Some(host), path), up).gets;
+        assert_eq!(gets("a.example", "/x"), None);
+        assert_eq!(gets("a.example", "/x/beta/1").as_deref(), Some("1, by cohort 1"));
+        assert_eq!(gets(&shown, "/x").as_deref(), Some("1, by preview"));
         let missed = explain(&table, &question(Some("a.example"), "/y"), up);
         assert_eq!(missed.considered[0].miss.as_deref(), Some("another path"));
     }

@@ -17,6 +17,7 @@ pub mod latency;
 pub mod path;
 pub mod pick;
 pub mod preview;
+pub mod proxied;
 pub mod retry;
 pub mod route;
 pub mod rule;

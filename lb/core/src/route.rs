@@ -19,9 +19,20 @@ pub fn find_in<'a>(rules: &'a [Arc<Rule>], ask: &Ask<'_>) -> Option<&'a Arc<Rule
 }
 
 /// The rules in the order in which they are looked at, up to the one that takes the request, each with why it does not.
-pub fn considered<'a>(table: &'a Table, ask: &Ask<'_>) -> Vec<(&'a Arc<Rule>, Result<(), Miss<'a>>)> {
+pub fn considered<'a>(table: &'a Table, ask: &Ask<'_>) -> Vec<Considered<'a>> {
+    until_taken(order(table, ask.host), ask)
+}
+
+/// The same of these rules alone.
+pub fn considered_in<'a>(rules: &'a [Arc<Rule>], ask: &Ask<'_>) -> Vec<Considered<'a>> {
+    until_taken(rules.iter(), ask)
+}
+
+pub type Considered<'a> = (&'a Arc<Rule>, Result<(), Miss<'a>>);
+
+fn until_taken<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>, ask: &Ask<'_>) -> Vec<Considered<'a>> {
     let mut considered = Vec::new();
-    for rule in order(table, ask.host) {
+    for rule in rules {
         let takes = rule.takes(ask);
         considered.push((rule, takes));
         if takes.is_ok() {

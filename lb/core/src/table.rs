@@ -133,7 +133,9 @@ impl Table {
             }
             let rule = Arc::new(Rule { route, section: Arc::clone(section) });
             rules.push(Arc::clone(&rule));
-            if section.published.preview.is_some() {
+            // One that leads to another host would lead out of the preview.
+            let leads_away = rule.route.redirect.as_ref().is_some_and(|redirect| !redirect.to.starts_with('/'));
+            if section.published.preview.is_some() && !leads_away {
                 self.previewed.entry(section.key.clone()).or_default().push(rule);
             }
         }

@@ -129,6 +129,7 @@ impl Admin {
             ("platform_lb_ejections_total", "counter", &edge.ejections),
             ("platform_lb_table_swaps_total", "counter", &edge.swaps),
             ("platform_lb_late_heads_total", "counter", &edge.late_heads),
+            ("platform_lb_not_proxied_total", "counter", &edge.not_proxied),
         ] {
             writeln!(out, "# TYPE {name} {kind}\n{name} {}", value.load(Ordering::Relaxed))?;
         }

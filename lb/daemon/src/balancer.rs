@@ -61,6 +61,8 @@ pub(crate) struct EdgeCounters {
     pub(crate) ejections: AtomicU64,
     pub(crate) swaps: AtomicU64,
     pub(crate) late_heads: AtomicU64,
+    /// Connections of a proxy without its header.
+    pub(crate) not_proxied: AtomicU64,
     /// By the code in `x-platform-error`.
     pub(crate) refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -272,9 +274,10 @@ impl Balancer {
 
     /// Of the instances beside which one stands: how many take requests, and how many are left out.
     fn count_peers(&self, table: &Table, place: &Place) -> (usize, usize) {
-        let pool = table.section(&place.section).and_then(|section| section.published.pools.get(&place.release));
-        let instances = pool.into_iter().flat_map(|pool| &pool.instances);
-        let peers = instances.filter(|(_, peer)| peer.process == place.process && peer.state == InstanceState::Active);
+        let Some(section) = table.section(&place.section) else { return (0, 0) };
+        let instances = section.published.pools.get(&place.release).into_iter().flat_map(|pool| &pool.instances);
+        let takes = |peer: &PoolInstance| takes_requests(section, place.release, peer.state);
+        let peers = instances.filter(|(_, peer)| peer.process == place.process && takes(peer));
         let (mut taking, mut out) = (0, 0);
         for peer in peers.filter_map(|(id, _)| self.backends.get(id)) {
             let judgement = peer.judgement();

@@ -54,7 +54,7 @@ impl Choice<'_> {
             return Err(nobody("no pool with weight has instances of it"));
         };
         let found = match self.preview {
-            Some(release) => process.of_release(release).and_then(|share| self.within(process, share)),
+            Some(release) => process.of_release(release).and_then(|share| self.within(share)),
             None => self.of_cohort(process),
         };
         if found.is_none() && self.preview.is_some() {
@@ -68,7 +68,7 @@ impl Choice<'_> {
             nobody(reason)
         })?;
         let hash = chosen.backend.hash;
-        let untold = process.sticky.filter(|number| self.sticky_cookie(*number) != Some(hash));
+        let untold = chosen.sticky.filter(|number| self.sticky_cookie(*number) != Some(hash));
         let sticks_to = untold.map(|number| (number, hash));
         Ok((chosen, Marks { sticks_to, place: new_place, preview: self.preview.is_some() }))
     }
@@ -79,24 +79,24 @@ impl Choice<'_> {
         let is_first = self.ctx.attempts == 0 && self.preview.is_none() && matches!(self.ask.method, "GET" | "HEAD");
         let drawn = || Seeds(self.seed.rotate_left(32)).below(100) < Some(mirror.percent.into());
         let process = targets.process(self.rule.process()).filter(|_| is_first && drawn())?;
-        self.within(process, process.of_release(mirror.release)?)
+        self.within(process.of_release(mirror.release)?)
     }
 
     fn of_cohort<'t>(&self, process: &'t ProcessTargets) -> Option<&'t Target> {
         let client = self.ctx.connection.client;
         let cohorts = &self.rule.section.published.cohorts;
         let own = cohorts.iter().find(|own| cohort::takes(&own.conditions, self.ask, client))?;
-        self.within(process, process.of_release(own.release)?)
+        self.within(process.of_release(own.release)?)
     }
 
     fn by_weight<'t>(&self, process: &'t ProcessTargets, new_place: Option<u16>) -> Option<&'t Target> {
         let placed = Placed { choice: self, place: new_place.or_else(|| self.place_cookie()) };
-        self.within(process, pick::share(&process.shares, &placed, &mut Seeds(self.seed))?)
+        self.within(pick::share(&process.shares, &placed, &mut Seeds(self.seed))?)
     }
 
     /// The instance that the client had, when it is one of these and takes requests still; else one of them.
-    fn within<'t>(&self, process: &ProcessTargets, share: &'t Share<Target>) -> Option<&'t Target> {
-        let had = process.sticky.and_then(|number| self.sticky_cookie(number));
+    fn within<'t>(&self, share: &'t Share<Target>) -> Option<&'t Target> {
+        let had = share.members.first().and_then(|target| target.sticky).and_then(|number| self.sticky_cookie(number));
         let is_had = |target: &&Target| Some(target.backend.hash) == had && self.is_able(target);
         let known = had.and_then(|_| share.members.iter().find(is_had));
         let placed = Placed { choice: self, place: None };

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use lb_core::http1::{BodyLength, HeadError, HeadScan, RequestHead};
+use lb_core::proxied;
 use tokio::net::TcpStream;
 
 use crate::compose;
@@ -33,6 +34,14 @@ pub(crate) struct Client {
     pub(crate) limits: Limits,
 }
 
+/// What stands in an answer of lb's own beside what it says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) notice: Option<&'a str>,
+    pub(crate) preview: bool,
+}
+
 /// What came on a connection that waited for a request.
 pub(crate) enum Next {
     Request,
@@ -46,6 +55,36 @@ impl Client {
     pub(crate) fn new(stream: TcpStream, connection: Arc<Connection>, limits: Limits) -> Self {
         let patience = Patience::new(limits.idle);
         Self { http: Http1::new(stream), head: RequestHead::default(), patience, connection, limits }
+    }
+
+    /// Takes what a proxy says of the client, before the first request. False: it says nothing that could be believed, or
+    /// not in time.
+    pub(crate) async fn take_proxied(&mut self) -> bool {
+        self.patience.wait(self.limits.head);
+        loop {
+            match proxied::read(self.http.wire.ahead()) {
+                Ok(Some(header)) => {
+                    self.http.wire.consume(header.length);
+                    if let Some(client) = header.client {
+                        self.connection = Connection::new(client.to_canonical());
+                    }
+                    return true;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(peer = %self.connection.client, error = %error, "connection refused");
+                    return false;
+                }
+            }
+            let wire = &mut self.http.wire;
+            let filled = poll_fn(|cx| match wire.poll_fill(cx) {
+                Poll::Ready(read) => Poll::Ready(read.unwrap_or(0)),
+                Poll::Pending => self.patience.poll_over(cx).map(|()| 0),
+            });
+            if filled.await == 0 {
+                return false;
+            }
+        }
     }
 
     /// Waits for a request and reads its head.
@@ -99,7 +138,8 @@ impl Client {
     }
 
     /// Writes what lb itself answers. False: the client did not take it.
-    pub(crate) async fn answer(&mut self, refusal: &Refusal, request_id: &str, goes_on: bool) -> bool {
+    pub(crate) async fn answer(&mut self, refusal: &Refusal, told: &Told<'_>, goes_on: bool) -> bool {
+        let request_id = told.request_id;
         let has_body = self.head.method() != "HEAD";
         let page = page::is_wanted(&self.head, refusal).then(|| page::html(refusal, request_id));
         let (kind, mut text) = match page {
@@ -123,6 +163,7 @@ impl Client {
         if !request_id.is_empty() {
             compose::line(out, "X-Request-Id", request_id.as_bytes());
         }
+        compose::told(out, told.notice, told.preview);
         if let Some(seconds) = refusal.retry_after_s {
             compose::display(out, "Retry-After", seconds);
         }

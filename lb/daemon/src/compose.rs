@@ -114,20 +114,25 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &Respons
     if let Some(place) = answered.marks.place {
         display(out, "Set-Cookie", format_args!("{PLACE_COOKIE}={place:04x}; {COOKIE_ATTRIBUTES}"));
     }
-    if answered.marks.preview {
-        // Its host is the secret: no index and no other site gets to know it.
-        line(out, "X-Robots-Tag", b"noindex, nofollow");
-        line(out, "Referrer-Policy", b"no-referrer");
-    }
-    if let Some(notice) = answered.notice {
-        line(out, NOTICE, notice.as_bytes());
-    }
+    told(out, answered.notice, answered.marks.preview);
     line(out, "X-Request-Id", answered.request_id.as_bytes());
     if let Some(connection) = answered.connection {
         line(out, "Connection", connection.as_bytes());
     }
     length(out, answered.body);
     out.extend_from_slice(b"\r\n");
+}
+
+/// What is said with every answer, lb's own too.
+pub(crate) fn told(out: &mut Vec<u8>, notice: Option<&str>, preview: bool) {
+    if preview {
+        // Its host is the secret: no index and no other site gets to know it.
+        line(out, "X-Robots-Tag", b"noindex, nofollow");
+        line(out, "Referrer-Policy", b"no-referrer");
+    }
+    if let Some(notice) = notice {
+        line(out, NOTICE, notice.as_bytes());
+    }
 }
 
 /// Whether a route's edits take this line out, for good or for another.

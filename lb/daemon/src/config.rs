@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use appbase_core::MemberId;
+use appbase_core::{MemberId, Prefix};
 
 /// How the load balancer runs.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,11 +33,19 @@ pub struct Config {
     /// Threads that carry requests; none: one per core.
     #[arg(long, env = "PLATFORMER_LB_THREADS")]
     pub threads: Option<usize>,
+    /// Proxies in front of lb, as address ranges: their connections begin with a PROXY header (version 1 or 2), which says who
+    /// the client is. Those of others never do.
+    #[arg(long, env = "PLATFORMER_LB_PROXIES", value_name = "RANGE", value_delimiter = ',', value_parser = range)]
+    pub proxies: Vec<Prefix>,
     /// Log each request.
     #[arg(long, env = "PLATFORMER_LB_ACCESS_LOG")]
     pub access_log: bool,
     #[arg(skip)]
     pub limits: Limits,
+}
+
+fn range(text: &str) -> Result<Prefix, String> {
+    Prefix::try_from(text.to_owned())
 }
 
 /// How long lb waits for whom.

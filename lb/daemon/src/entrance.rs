@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use appbase_core::ReleaseNumber;
 use lb_core::http1::Fields;
-use lb_core::rule::{Ask, Rule};
-use lb_core::{Table, pick, preview, route};
+use lb_core::rule::Ask;
+use lb_core::{pick, preview};
 
 use crate::balancer::Balancer;
 use crate::choice::Choice;
@@ -83,7 +82,7 @@ impl Entrance {
         let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
         let Asked { method, query, fields } = *asked;
         let ask = Ask { host: ctx.host.as_deref(), path: &ctx.path, method, query, fields };
-        let (rule, preview) = find(table, &ask).ok_or_else(Refusal::no_route)?;
+        let (rule, preview) = preview::find(table, &ask).ok_or_else(Refusal::no_route)?;
         let section = &rule.section.published;
         let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
         let redirect = rule.route.redirect.as_ref();
@@ -94,6 +93,7 @@ impl Entrance {
         // What somebody tries out says nothing of how users fare.
         ctx.counters = targets.live.clone().filter(|_| preview.is_none());
         ctx.notice.clone_from(&rule.section.notice);
+        ctx.marks.preview = preview.is_some();
         if let Some(access) = &mut ctx.access {
             access.app = rule.section.key.to_string();
         }
@@ -117,7 +117,7 @@ impl Entrance {
         };
         // Another connection to the same instance is no second try.
         let charged = ctx.tried.len();
-        if charged > ctx.charged && !targets.retries.withdraw(self.balancer.clock.elapsed()) {
+        if charged > ctx.charged && preview.is_none() && !targets.retries.withdraw(self.balancer.clock.elapsed()) {
             self.balancer.edge.retries_denied.fetch_add(1, Ordering::Relaxed);
             return Err(Refusal::no_instance("the app's requests were sent again too often of late"));
         }
@@ -131,27 +131,11 @@ impl Entrance {
             access.instance = target.backend.id.to_string();
         }
         ctx.entry = target.backend.enter(&ctx.connection, ctx.number);
-        if ctx.entry.is_some() && ctx.attempts == 0 {
+        if ctx.entry.is_some() && ctx.attempts == 0 && preview.is_none() {
             targets.retries.requests.fetch_add(1, Ordering::Relaxed);
         }
         Ok(if ctx.entry.is_some() { Step::Entered } else { Step::Closed })
     }
-}
-
-/// The rule for a request, and the release it asked to see when it knows a secret.
-fn find<'a>(table: &'a Table, ask: &Ask<'_>) -> Option<(&'a Arc<Rule>, Option<ReleaseNumber>)> {
-    if !table.has_previews() {
-        return Some((route::find(table, ask)?, None));
-    }
-    if let Some((section, release)) = ask.host.and_then(|host| preview::by_host(table, host)) {
-        return Some((route::find_in(table.previewed(&section.key), ask)?, Some(release)));
-    }
-    let rule = route::find(table, ask)?;
-    let said = ask.fields.iter().find(|field| field.name.eq_ignore_ascii_case("x-platform-preview"));
-    let key = said.and_then(|field| preview::Key::parse(std::str::from_utf8(field.value).ok()?));
-    let shown = key.and_then(|key| preview::by_key(table, key));
-    let release = shown.filter(|(section, _)| section.key == rule.section.key).map(|(_, release)| release);
-    Some((rule, release))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use lb_core::retry::{self, Failure, Sent};
 use lb_core::{host, path};
 
 use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
-use crate::client::Client;
+use crate::client::{Client, Told};
 use crate::compose::{self, Answered, Forwarded};
 use crate::entrance::Asked;
 use crate::listen::Data;
@@ -56,7 +56,7 @@ pub(crate) async fn carry(data: &Rc<Data>, client: &mut Client) -> After {
 pub(crate) async fn refuse(data: &Data, client: &mut Client, refusal: Refusal) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
     client.head = RequestHead::default();
-    let took = client.answer(&refusal, "", false).await;
+    let took = client.answer(&refusal, &Told::default(), false).await;
     ctx.refuse(refusal);
     if took { After::Closes } else { After::Gone }
 }
@@ -140,14 +140,15 @@ impl Exchange<'_> {
         framing: &RequestFraming,
         refusal: Refusal,
     ) -> After {
-        drop(ctx.entry.take());
+        drop((ctx.entry.take(), ctx.place.take()));
         let waits_for_100 = framing.expects_continue && !client.http.is_incoming_over();
         let goes_on = !waits_for_100 && framing.keep_alive && !self.is_stopping() && client.discard_body().await;
         self.answer(client, ctx, refusal, goes_on).await
     }
 
     async fn answer(&self, client: &mut Client, ctx: &mut RequestContext, refusal: Refusal, goes_on: bool) -> After {
-        let took = client.answer(&refusal, &ctx.id, goes_on).await;
+        let told = Told { request_id: &ctx.id, notice: ctx.notice.as_deref(), preview: ctx.marks.preview };
+        let took = client.answer(&refusal, &told, goes_on).await;
         ctx.refuse(refusal);
         match (took, goes_on) {
             (true, true) => After::GoesOn,
@@ -167,6 +168,7 @@ impl Exchange<'_> {
             None => return Outcome::Broke(End::ClientGone),
         };
         let Some(entry) = &ctx.entry else { return Outcome::Broke(End::Unknown) };
+        let is_patient = framing.upgrade || asks_for_stream(&client.head);
         // It was read before, so it is sound.
         let (host, target) = framing::target(&client.head).unwrap_or((None, "/"));
         let rewritten = ctx.rule.as_ref().and_then(|rule| rule.rewritten(target, &ctx.path));
@@ -182,6 +184,7 @@ impl Exchange<'_> {
         };
         if let Some((backend, counters)) = ctx.copy.take()
             && framing.body == BodyLength::None
+            && !is_patient
         {
             let mut copy = Vec::new();
             compose::request(&mut copy, &client.head, framing, &Forwarded { is_copy: true, ..forwarded });
@@ -190,10 +193,13 @@ impl Exchange<'_> {
         }
         compose::request(instance.http.wire.out(), &client.head, framing, &forwarded);
 
-        let is_patient = framing.upgrade || asks_for_stream(&client.head);
         let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, is_patient);
         attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
-        let head = poll_fn(|cx| attempt.poll_head(cx)).await;
+        let head = poll_fn(|cx| attempt.poll_head(cx));
+        let head = match ctx.place.take() {
+            Some(place) => place.during(head).await,
+            None => head.await,
+        };
         let (sent, answered) = (attempt.sent(), attempt.is_answered());
         let answer = match head {
             Ok(answer) => answer,
@@ -210,7 +216,6 @@ impl Exchange<'_> {
         if let Some(entry) = &ctx.entry {
             self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
         }
-        drop(ctx.place.take());
         if attempt.instance.head.status() == 101 {
             return self.switch(client, ctx, framing, instance).await;
         }

@@ -1,10 +1,10 @@
 //! Hold: requests that wait, bounded in number, bytes and time, until a table ends the hold or a first probe decides.
 //!
 //! They wait in a line, first come, first served. When it moves, so many go at once as an app that just came back can take;
-//! each answer lets the next one go. One that finds that it has to wait still keeps its place.
+//! each answer, or a second without one, lets the next one go. One that finds that it has to wait still keeps its place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,12 +20,16 @@ const BYTES_MAX: usize = 8 << 20;
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 /// So many of those that waited are with the app at once.
 const GOING_MAX: usize = 64;
+/// One that is with the app longer than this no longer keeps others waiting.
+const GOING_LIMIT: Duration = Duration::from_secs(1);
 
 /// The requests of one app that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     /// Places in it, whether they wait or go; read without the lock by whoever has nothing to do when there are none.
     places: AtomicUsize,
+    /// Whoever was told to wait by an older snapshot may go.
+    version: AtomicU64,
     queue: Mutex<Queue>,
 }
 
@@ -38,14 +42,11 @@ struct Queue {
     waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
     /// Called, and not answered yet: by number.
     going: BTreeSet<u64>,
-    /// Whoever was told to wait by an older snapshot may go.
-    version: u64,
 }
 
 impl Queue {
-    fn call(&mut self) {
+    fn call(&mut self, version: u64) {
         while self.going.len() < GOING_MAX {
-            let version = self.version;
             let Some((&number, _)) = self.waiting.iter().find(|(_, (seen, _))| *seen < version) else { return };
             if let Some((_, waiter)) = self.waiting.remove(&number) {
                 // One that is gone meanwhile ends its place itself.
@@ -63,10 +64,10 @@ impl Line {
 
     /// A snapshot is in force that may let them go.
     pub(crate) fn let_go(&self, version: u64) {
-        let mut queue = self.queue();
-        queue.version = queue.version.max(version);
-        if !queue.waiting.is_empty() {
-            queue.call();
+        // First this, then whether anybody is there: who comes in between finds it.
+        self.version.fetch_max(version, Ordering::SeqCst);
+        if self.places() > 0 {
+            self.queue().call(version);
         }
     }
 
@@ -99,6 +100,18 @@ impl Place {
         Ok(Self { line: Arc::clone(line), number, bytes, until: Instant::now() + WAIT_LIMIT })
     }
 
+    /// Keeps it while the app works, for a moment at most.
+    pub(crate) async fn during<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        match tokio::time::timeout(GOING_LIMIT, work.as_mut()).await {
+            Ok(done) => done,
+            Err(_) => {
+                drop(self);
+                work.await
+            }
+        }
+    }
+
     pub(crate) fn is_in(&self, line: &Arc<Line>) -> bool {
         Arc::ptr_eq(&self.line, line)
     }
@@ -110,8 +123,8 @@ impl Place {
             let mut queue = self.line.queue();
             queue.going.remove(&self.number);
             queue.waiting.insert(self.number, (seen, call));
-            // A snapshot that came in between has called already.
-            queue.call();
+            // A snapshot that came in between calls nobody else.
+            queue.call(self.line.version.load(Ordering::SeqCst));
         }
         match tokio::time::timeout_at(self.until, called).await {
             Ok(Ok(())) => Ok(()),
@@ -127,7 +140,7 @@ impl Drop for Place {
         queue.going.remove(&self.number);
         queue.bytes -= self.bytes;
         self.line.places.fetch_sub(1, Ordering::SeqCst);
-        queue.call();
+        queue.call(self.line.version.load(Ordering::SeqCst));
     }
 }
 
@@ -145,7 +158,7 @@ mod tests {
         let mut queue = line.queue();
         queue.going.remove(&place.number);
         queue.waiting.insert(place.number, (seen, call));
-        queue.call();
+        queue.call(line.version.load(Ordering::SeqCst));
         called
     }
 
@@ -184,6 +197,11 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_is_called_goes_and_who_is_not_is_told() {
+        let line = Arc::new(Line::default());
+        line.let_go(2);
+        let first = Place::take(&line, 0).expect("room");
+        assert_eq!(first.wait(1).await, Ok(()), "a newer snapshot came before it was in the line");
+        drop(first);
         let line = Arc::new(Line::default());
         let place = Place::take(&line, 0).expect("room");
         let mut late = Place::take(&line, 0).expect("room");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use appbase_core::Prefix;
 use kit::serve::BindError;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
@@ -73,6 +74,7 @@ pub(crate) fn start(
             copies: Cell::new(0),
             stopping: stopping.clone(),
             access_log: config.access_log,
+            proxies: config.proxies.clone(),
             limits: config.limits,
             connections_max,
         };
@@ -101,6 +103,7 @@ pub(crate) struct Data {
     pub(crate) copies: Cell<usize>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) access_log: bool,
+    proxies: Vec<Prefix>,
     pub(crate) limits: Limits,
     connections_max: usize,
 }
@@ -147,8 +150,13 @@ impl Data {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "connection without TCP_NODELAY");
         }
-        let connection = Connection::new(client.ip().to_canonical());
-        let mut client = Client::new(stream, Arc::clone(&connection), self.limits);
+        let address = client.ip().to_canonical();
+        let mut client = Client::new(stream, Connection::new(address), self.limits);
+        if self.proxies.iter().any(|proxies| proxies.contains(address)) && !client.take_proxied().await {
+            edge.not_proxied.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let connection = Arc::clone(&client.connection);
         let mut stopping = self.stopping.clone();
         let idle_at_stop = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;

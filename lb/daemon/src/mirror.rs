@@ -47,10 +47,17 @@ pub(crate) fn send(
 /// The answer's status, once all of it came.
 async fn exchange(data: &Data, backend: &Arc<Backend>, head: &[u8], method: &str) -> io::Result<u16> {
     // Inside, so that a drain waits for it.
-    let connection = Connection::new(std::net::Ipv4Addr::UNSPECIFIED.into());
-    let Some(_entry) = backend.enter(&connection, request::number()) else {
-        return Err(io::ErrorKind::NotConnected.into());
-    };
+    let (connection, number) = (Connection::new(std::net::Ipv4Addr::UNSPECIFIED.into()), request::number());
+    connection.begin_request(number);
+    let Some(_entry) = backend.enter(&connection, number) else { return Err(io::ErrorKind::NotConnected.into()) };
+    tokio::select! {
+        biased;
+        () = connection.cut() => Err(io::ErrorKind::TimedOut.into()),
+        status = carry(data, backend, head, method) => status,
+    }
+}
+
+async fn carry(data: &Data, backend: &Backend, head: &[u8], method: &str) -> io::Result<u16> {
     let mut instance = match data.pool.take(backend, true) {
         Some(instance) => instance,
         None => data.pool.connect(backend).await?,
@@ -86,7 +93,7 @@ fn poll_head(instance: &mut Instance, cx: &mut Context<'_>, method: &str) -> Pol
             if !instance.head.is_interim() {
                 let framing = framing::of_response(&instance.head, method).map_err(|_| invalid())?;
                 instance.http.begin_incoming(framing.body);
-                // Nobody asked for another protocol.
+                // What asks for another protocol is not copied.
                 return Poll::Ready(if instance.head.status() == 101 {
                     Err(invalid())
                 } else {

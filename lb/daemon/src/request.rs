@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lb_core::preview;
 use lb_core::rule::Rule;
 
 use crate::backend::{Backend, Entry};
@@ -169,7 +170,7 @@ impl Drop for RequestContext {
                 request_id = self.id,
                 client = %self.connection.client,
                 method = access.method,
-                host = self.host,
+                host = self.host.as_deref().map(|host| preview::masked(host).into_owned()),
                 path = self.path,
                 status = self.status,
                 code = self.refusal.as_ref().map(|refusal| refusal.code),

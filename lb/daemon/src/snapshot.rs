@@ -47,14 +47,14 @@ pub(crate) struct ProcessTargets {
     pub(crate) nobody: &'static str,
     /// `shares` is empty and the first probe of an active one has not ended: requests wait for it.
     pub(crate) undecided: bool,
-    /// Clients stay with their instance: the number of the process in the name of their cookie.
-    pub(crate) sticky: Option<u32>,
 }
 
 pub(crate) struct Target {
     pub(crate) backend: Arc<Backend>,
     pub(crate) release: ReleaseNumber,
     pub(crate) counters: Arc<ReleaseCounters>,
+    /// Clients stay with their instance: the number of the process in the name of their cookie.
+    pub(crate) sticky: Option<u32>,
     /// It joined others: from when on, and for how long, it takes less than its share.
     starts_slowly: Option<(Duration, Duration)>,
 }
@@ -105,7 +105,7 @@ pub(crate) struct Lasting {
 impl Lasting {
     /// A snapshot is in force: whoever waits may look at it, unless its app is on hold there.
     pub(crate) fn let_go(&self, snapshot: &Snapshot) {
-        for (key, line) in self.lines.iter().filter(|(_, line)| line.places() > 0) {
+        for (key, line) in &self.lines {
             let section = snapshot.table.as_ref().and_then(|table| table.section(key));
             if section.is_none_or(|section| !section.published.hold) {
                 line.let_go(snapshot.version);
@@ -271,7 +271,7 @@ impl Active {
 /// error is certain otherwise. One that never passed gets nothing, also then.
 fn targets_of(groups: Vec<Group>, number: u32, now: Duration) -> ProcessTargets {
     let (apart, groups): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| group.weight == 0);
-    let apart = apart.into_iter().filter_map(|group| share_of(group, false, now)).collect();
+    let apart = apart.into_iter().filter_map(|group| share_of(group, number, false, now)).collect();
     let all = || groups.iter().flat_map(|group| &group.active);
     let awaited = all().any(|one| one.undecided);
     let panic = !awaited && all().all(|one| one.health != Health::Up);
@@ -279,13 +279,12 @@ fn targets_of(groups: Vec<Group>, number: u32, now: Duration) -> ProcessTargets 
         None => "no instance is active",
         Some(_) => "no active instance has passed its probe yet",
     };
-    let sticky = groups.iter().any(|group| group.balance.sticky).then_some(number);
-    let shares: Vec<_> = groups.into_iter().rev().filter_map(|group| share_of(group, panic, now)).collect();
-    ProcessTargets { undecided: awaited && shares.is_empty(), shares, apart, nobody, sticky }
+    let shares: Vec<_> = groups.into_iter().rev().filter_map(|group| share_of(group, number, panic, now)).collect();
+    ProcessTargets { undecided: awaited && shares.is_empty(), shares, apart, nobody }
 }
 
 /// Those of a group that take requests; none when there are none.
-fn share_of(group: Group, panic: bool, now: Duration) -> Option<Share<Target>> {
+fn share_of(group: Group, number: u32, panic: bool, now: Duration) -> Option<Share<Target>> {
     let Group { release, weight, balance, counters, turn, active } = group;
     let is_up = |one: &&Active| one.health == Health::Up;
     // They were left out while others were there, and those may have gone down since.
@@ -313,11 +312,12 @@ fn share_of(group: Group, panic: bool, now: Duration) -> Option<Share<Target>> {
     let window = Duration::from_millis(balance.slow_start_ms);
     let together = u64::try_from(TOGETHER.as_nanos()).unwrap_or(u64::MAX);
     let starts_slowly = |since: u64| !panic && since - oldest > together && !window.is_zero();
-    let mut share = Share::new(weight, balance.policy, turn);
+    let mut share = Share::new(weight, balance.policy.clone(), turn);
     let target = |(one, since): (Active, u64)| Target {
         backend: one.backend,
         release,
         counters: Arc::clone(&counters),
+        sticky: balance.sticky.then_some(number),
         starts_slowly: starts_slowly(since).then(|| (Duration::from_nanos(since), window)),
     };
     share.members = taking.into_iter().zip(since).map(target).collect();

@@ -41,8 +41,8 @@ async fn show(session: &Session<'_>, arguments: &Arguments, secret: &str) -> Res
     let info = session.info().await?;
     let status = session.app(&arguments.app).await?;
     let (host, port) = info.lb.rsplit_once(':').unwrap_or((info.lb.as_str(), "80"));
-    // A browser finds every name below localhost on its own machine.
-    let domain = if host.starts_with("127.") || host == "localhost" { "localhost" } else { info.domain.as_str() };
+    // A browser finds every name below localhost on its own machine; elsewhere a name has to lead to lb first.
+    let is_here = host.starts_with("127.") || host == "localhost";
     let live = status.live.as_ref().map(|live| live.slot);
     let row = |slot: Slot| {
         let release = match (live == Some(slot), &status.live, &status.staged) {
@@ -53,14 +53,15 @@ async fn show(session: &Session<'_>, arguments: &Arguments, secret: &str) -> Res
                 None => "nothing".to_owned(),
             },
         };
-        let url = format!("http://{secret}-{slot}.{domain}:{port}/");
+        let url = is_here.then(|| format!("http://{secret}-{slot}.localhost:{port}/"));
         json!({ "slot": slot, "release": release, "url": url, "header": format!("X-Platform-Preview: {secret}-{slot}") })
     };
     let rows = [row(Slot::Blue), row(Slot::Green)];
     let text = || {
         let text = |value: &serde_json::Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
         let line = |row: &serde_json::Value| {
-            format!("{:<5}  {}  ({})\n", text(row, "slot"), text(row, "url"), text(row, "release"))
+            let words = [text(row, "slot"), format!("({})", text(row, "release")), text(row, "url")];
+            format!("{:<5}  {}  {}\n", words[0], words[1], words[2]).replace("  \n", "\n")
         };
         let headers = rows.iter().map(|row| format!("       -H '{}'\n", text(row, "header")));
         rows.iter().map(line).zip(headers).map(|(line, header)| line + &header).collect()

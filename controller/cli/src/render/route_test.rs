@@ -27,6 +27,9 @@ pub(crate) fn text(test: &RouteTest, width: usize, paint: Paint) -> String {
     let live = rule.live.map_or_else(|| "nothing live".to_owned(), |live| format!("release {live} live"));
     let app = [&rule.app, &rule.route.does(), &rule.environment].map(|name| safe::line(name));
     text.push_str(&format!("{}   {} {} in {}, {live}\n", paint.dim("app"), app[0], app[1], app[2]));
+    if let Some(gets) = &test.gets {
+        text.push_str(&format!("{}  release {}\n", paint.dim("gets"), safe::line(gets)));
+    }
     if !test.instances.is_empty() {
         text.push('\n');
         text.push_str(&instances(test, width, paint));

@@ -178,12 +178,15 @@ fn facts(status: &AppStatus) -> Vec<(&'static str, String)> {
 fn staged_text(staged: &StagedView) -> String {
     let mut gets = Vec::new();
     gets.extend((staged.percent > 0).then(|| format!("{} % of the clients", staged.percent)));
-    gets.extend((staged.cohorts > 0).then(|| plural(staged.cohorts as u64, "cohort")));
+    gets.extend((!staged.cohorts.is_empty()).then(|| plural(staged.cohorts.len() as u64, "cohort")));
     gets.extend((staged.mirror > 0).then(|| format!("copies of {} % of the reads", staged.mirror)));
     let gets = if gets.is_empty() { "no traffic".to_owned() } else { gets.join(", ") };
-    let Counters { requests, failed, app_errors, .. } = staged.counters;
+    let Counters { requests, failed, app_errors, copies, copies_failed, .. } = staged.counters;
     let StagedView { version, release, slot, .. } = staged;
-    let answered = format!("{}, {failed} failed, {app_errors} app errors", plural(requests, "request"));
+    let mut answered = format!("{}, {failed} failed, {app_errors} app errors", plural(requests, "request"));
+    if copies > 0 {
+        answered.push_str(&format!("; {copies} copies, {copies_failed} failed"));
+    }
     format!("{version} (release {release}, {slot}): {gets}; {answered}")
 }
 

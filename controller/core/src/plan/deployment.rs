@@ -354,6 +354,10 @@ impl Draft<'_> {
     /// Before the flip: the new ones are given up, traffic never moved.
     fn give_up(&mut self, state: EndState, reason: String) {
         let Some(release) = self.deployment.as_ref().map(|deployment| deployment.release) else { return };
+        if self.run.staged == Some(release) {
+            // It stays where it was.
+            return self.end_deployment(state, Some(reason));
+        }
         let idle = self.idle_slot();
         // A way back that nobody wants now is one still.
         let stays = |i: &InstanceRecord| state == EndState::Cancelled && is_kept(i.state);

@@ -32,6 +32,7 @@ use appbase_core::{
     AppName, ClusterId, DeploymentId, EnvironmentName, Generation, InstanceId, MemberId, ProcessName, ReleaseNumber,
     Slot, Version,
 };
+use lb_core::v1::Conditions;
 use serde::{Deserialize, Serialize};
 
 use super::state::{DeploymentKind, EndState, EventKind, Operation};
@@ -257,7 +258,7 @@ pub struct StagedView {
     pub slot: Slot,
     /// Of the clients, so many in 100.
     pub percent: u8,
-    pub cohorts: usize,
+    pub cohorts: Vec<Conditions>,
     /// Copies of so many in 100 of what only reads.
     pub mirror: u8,
     /// Since the members started.

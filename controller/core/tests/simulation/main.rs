@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use controller_core::plan::Step;
 use controller_core::render;
-use controller_core::v1::state::{EndState, Traffic};
+use controller_core::v1::state::{EndState, Split, Traffic};
 use proptest::prelude::*;
 use world::{INSTANCES, World};
 
@@ -46,6 +46,33 @@ fn a_quiet_deploy_flips_once_and_keeps_the_old_one_warm() {
     world.step(false);
     assert_eq!(render::live_release(&world.run), Some(1), "a warm rollback is one flip: one pass after {before}");
     assert!(world.served > 0, "requests went through all along");
+}
+
+/// It waits as long as it takes, gets its share without a flip, and is live with one pass.
+#[test]
+fn a_staged_release_waits_and_is_made_live_with_one_flip() {
+    let mut world = World::new(7);
+    world.deploy(1, false);
+    (0..60).for_each(|_| world.step(false));
+    world.deploy(2, false);
+    world.deployments.values_mut().filter(|d| d.end.is_none()).for_each(|deployment| deployment.stage = true);
+    (0..1_000).for_each(|_| world.step(false));
+    assert_eq!((render::live_release(&world.run), world.run.staged), (Some(1), Some(2)));
+    let states = |world: &World, release| -> Vec<Traffic> {
+        world.run.instances.values().filter(|i| i.release == release).map(|i| i.state).collect()
+    };
+    assert_eq!(states(&world, 2), [Traffic::Standby; 2], "no window ends for what is staged");
+    let weights = |world: &World| -> Vec<u32> {
+        world.section().expect("published").pools.values().map(|pool| pool.weight).collect()
+    };
+    assert_eq!(weights(&world), [100, 0]);
+    world.desired.split = Some(Split { release: 2, percent: 30, ..Split::default() });
+    assert_eq!(weights(&world), [70, 30]);
+    (0..20).for_each(|_| world.step(false));
+    world.deploy(2, false);
+    world.step(false);
+    assert_eq!((render::live_release(&world.run), world.run.staged), (Some(2), None));
+    assert_eq!(weights(&world), [0, 100]);
 }
 
 #[test]

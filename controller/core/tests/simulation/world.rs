@@ -17,7 +17,7 @@ use controller_core::plan::{Setting, Slice, SlicePlan, Step, plan_slice};
 use controller_core::render;
 use controller_core::time::Now;
 use controller_core::v1::compute::{InstanceLabels, InstancePhase, ObservedInstance};
-use controller_core::v1::state::{Deployment, DeploymentKind, DesiredApp, ReleaseRecord, Run, Timer, Traffic};
+use controller_core::v1::state::{Deployment, DeploymentKind, DesiredApp, ReleaseRecord, Run, Split, Timer, Traffic};
 use lb_core::v1::{InstanceState, RouteSection};
 
 pub(crate) const INSTANCES: u32 = 2;
@@ -337,6 +337,11 @@ impl World {
                 let next = self.run.releases_made + 1;
                 let bad = next > 1 && self.chance.one_in(4);
                 self.deploy(next, bad);
+                if self.chance.one_in(3)
+                    && let Some(deployment) = self.run.deployment.as_ref().and_then(|id| self.deployments.get_mut(id))
+                {
+                    deployment.stage = true;
+                }
             }
             3 if self.run.deployment.is_none() && self.run.releases_made > 1 => {
                 let number = 1 + self.chance.below(self.run.releases_made);
@@ -356,6 +361,12 @@ impl World {
                 let count = 1 + self.chance.below(4) as u32;
                 self.desired.scale.insert(ProcessName::default_name(), count);
             }
+            6 => {
+                let percent = self.chance.below(100) as u8;
+                let split = |release| Split { release, percent, ..Split::default() };
+                self.desired.split = self.run.staged.map(split).filter(|split| split.percent > 20);
+            }
+            7 if self.run.deployment.is_none() => self.run.staged = None,
             _ => {}
         }
     }

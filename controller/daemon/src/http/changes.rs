@@ -10,7 +10,7 @@ use axum::{Extension, Json};
 use controller_core::desired::{CHANGE_SET_BYTES_MAX, OPERATIONS_MAX};
 use controller_core::render::live_release;
 use controller_core::v1::api::{ChangeSetAnswer, ChangeSetRequest, DeployAnswer, OperationResult};
-use controller_core::v1::state::{ChangeSet, DeploymentKind, Desired, EventKind, Operation};
+use controller_core::v1::state::{ChangeSet, DeploymentKind, Desired, DesiredApp, EventKind, Operation};
 use kit::problem::Problem;
 use serde::Deserialize;
 
@@ -46,6 +46,10 @@ pub(super) async fn apply(
         let key = |(environment, app)| SectionKey::app(&environment, &app);
         if let Some(running) = touched(&request.operations).into_iter().find_map(|app| records.running(&key(app))) {
             return Err(deploy::busy(running));
+        }
+        let is_staged = |app: &(EnvironmentName, AppName)| records.run(&key(app.clone())).staged.is_some();
+        if let Some((_, app)) = touched(&request.operations).into_iter().find(is_staged) {
+            return Err(deploy::staged(&app));
         }
     }
     let number = write(&shared, &caller.name, request.operations.clone()).await?;
@@ -149,14 +153,23 @@ fn refuse_senseless(records: &Records, change: &ChangeSet, desired: &Desired) ->
                     return Err(deploy::nothing_staged(app));
                 }
             }
+            ("app", "preview") => {
+                let same = |other: &DesiredApp| other.preview.is_some() && other.preview.as_deref() == text("secret");
+                let all = desired.environments.values().flat_map(|apps| apps.values());
+                if all.filter(|other| same(other)).count() > 1 {
+                    return Err(Problem::new(409, "secret-taken", "another app has this secret: make a new one"));
+                }
+            }
             ("app", "scale") => {
                 let live = records.runs.get(&key).and_then(live_release);
                 let live = live.and_then(|live| records.releases.get(&key)?.get(&live));
+                let staged = records.run(&key).staged.and_then(|staged| records.releases.get(&key)?.get(&staged));
                 let process = text("process").and_then(|text| ProcessName::parse(text).ok());
                 let none = operation.params.get("instances").and_then(serde_json::Value::as_u64) == Some(0);
                 if let (Some(live), Some(process)) = (live, process)
                     && !none
                     && !live.release.processes.contains_key(&process)
+                    && !staged.is_some_and(|staged| staged.release.processes.contains_key(&process))
                 {
                     let names: Vec<_> = live.release.processes.keys().map(ToString::to_string).collect();
                     let title = format!("{app} has no process {process}");

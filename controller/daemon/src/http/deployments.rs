@@ -83,13 +83,10 @@ pub(super) async fn activate(
     Query(query): Query<InEnvironment>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<DeployAnswer>), Problem> {
-    let app = app_name(&app)?;
-    let key = SectionKey::app(&query.environment, &app);
-    let staged = lock(&shared.records).run(&key).staged;
     let wanted = Wanted {
         environment: query.environment,
-        target: Target::Release(staged.ok_or_else(|| deploy::nothing_staged(&app))?),
-        app,
+        target: Target::Staged,
+        app: app_name(&app)?,
         kind: DeploymentKind::Activate,
         author: caller.name,
         supersede: false,

@@ -13,6 +13,7 @@ mod health;
 mod hold;
 mod limits;
 mod moves;
+mod proxied;
 mod recorder;
 mod requests;
 mod routes;

@@ -89,6 +89,7 @@ pub(crate) fn config() -> Config {
         data: None,
         table: None,
         threads: Some(2),
+        proxies: Vec::new(),
         access_log: false,
         limits: Limits::default(),
     }
