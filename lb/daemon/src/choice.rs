@@ -9,28 +9,13 @@ use lb_core::rule::{Ask, Rule};
 use lb_core::{cohort, key};
 
 use crate::balancer::Balancer;
+use crate::marks::{Marks, PLACE_COOKIE, STICKY_COOKIE};
 use crate::refusal::Refusal;
 use crate::request::RequestContext;
 use crate::snapshot::{ProcessTargets, SectionTargets, Target};
 
-/// The cookie by which a client stays with its instance: its name ends with a number of the process, its value is the hash
-/// of the instance's name, both in hexadecimal.
-pub(crate) const STICKY_COOKIE: &str = "platformer-instance-";
-/// The cookie by which a client keeps its place in the weights, in hexadecimal.
-pub(crate) const PLACE_COOKIE: &str = "platformer-place";
 /// However much fails, so much of its draws an instance takes, of 1,000: else nobody would see that it is well again.
 const RAMP_MIN: f64 = 10.0;
-
-/// What the client is told with its answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Marks {
-    /// It stays, of this process, with the instance of this hash.
-    pub(crate) sticks_to: Option<(u32, u64)>,
-    /// Its place in the weights.
-    pub(crate) place: Option<u16>,
-    /// What it sees is not for everybody.
-    pub(crate) preview: bool,
-}
 
 /// What a choice for one request goes by.
 pub(crate) struct Choice<'a> {

@@ -9,7 +9,7 @@ use appbase_core::v1::HeaderEdits;
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 
-use crate::choice::{Marks, PLACE_COOKIE, STICKY_COOKIE};
+use crate::marks::{Marks, PLACE_COOKIE, STICKY_COOKIE};
 
 const COOKIE_ATTRIBUTES: &str = "Path=/; HttpOnly; SameSite=Lax";
 const NOTICE: &str = "X-Platform-Notice";

@@ -23,6 +23,7 @@ mod experience;
 mod hold;
 mod http1;
 mod listen;
+mod marks;
 mod member;
 mod mirror;
 mod pace;

@@ -9,10 +9,10 @@ use lb_core::rule::Rule;
 
 use crate::backend::{Backend, Entry};
 use crate::balancer::Balancer;
-use crate::choice::Marks;
 use crate::connection::Connection;
 use crate::counters::{Outcome, ReleaseCounters};
 use crate::hold::Place;
+use crate::marks::Marks;
 use crate::refusal::Refusal;
 
 /// Numbers requests for the whole process; 0 is none.
