@@ -40,9 +40,14 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
 async fn show(session: &Session<'_>, arguments: &Arguments, secret: &str) -> Result<Exit, Failure> {
     let info = session.info().await?;
     let status = session.app(&arguments.app).await?;
-    let (host, port) = info.lb.rsplit_once(':').unwrap_or((info.lb.as_str(), "80"));
+    let lb = reqwest::Url::parse(&info.lb).ok();
+    let (host, port) = match &lb {
+        Some(lb) => (lb.host_str().unwrap_or_default(), lb.port_or_known_default().unwrap_or(80)),
+        None => ("", 80),
+    };
     // A browser finds every name below localhost on its own machine; elsewhere a name has to lead to lb first.
-    let is_here = host.starts_with("127.") || host == "localhost";
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let is_here = host == "localhost" || address.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified());
     let live = status.live.as_ref().map(|live| live.slot);
     let row = |slot: Slot| {
         let release = match (live == Some(slot), &status.live, &status.staged) {

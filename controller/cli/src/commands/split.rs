@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::api::operation;
 use crate::args::Pair;
 use crate::error::{Exit, Failure};
+use crate::render::plural;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
     let version = staged.map(|staged| staged.version.to_string()).unwrap_or_default();
     session.output.show(&answer, || {
         let mut words = vec![format!("{version} gets {percent} % of the clients")];
-        words.extend((given > 0).then(|| format!("{given} cohorts")));
+        words.extend((given > 0).then(|| plural(given as u64, "cohort")));
         words.extend((*mirror > 0).then(|| format!("copies of {mirror} % of the reads")));
         format!("{app}: {}\n", words.join(", "))
     })?;
