@@ -217,6 +217,9 @@ impl Exchange<'_> {
             self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
         }
         if attempt.instance.head.status() == 101 {
+            if let Some(entry) = &ctx.entry {
+                self.data.balancer.learn_end(entry.backend(), 101);
+            }
             return self.switch(client, ctx, framing, instance).await;
         }
         ctx.status = Some(attempt.instance.head.status());
@@ -231,7 +234,8 @@ impl Exchange<'_> {
         if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
             tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
             let Fault::Instance(fault) = fault else { return Outcome::Broke(End::ClientGone) };
-            if let Some(entry) = &ctx.entry {
+            // A stream that ends is no failure, however it ends: its client connects again.
+            if let Some(entry) = ctx.entry.as_ref().filter(|_| !is_stream(&instance.head)) {
                 self.data.balancer.gateway_failure(entry.backend());
             }
             // As long as nothing of it is out, there is a better one.

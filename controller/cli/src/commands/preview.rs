@@ -2,6 +2,7 @@
 
 use appbase_core::{AppName, Slot};
 use clap::Args;
+use controller_core::v1::api::AppStatus;
 use serde_json::json;
 
 use crate::api::operation;
@@ -32,14 +33,13 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
             session.output.show(&answer, || format!("{app}: no preview\n"))?;
             return Ok(Exit::Done);
         }
-        return show(session, &arguments, &secret.unwrap_or_default()).await;
+        return show(session, &status, &secret.unwrap_or_default()).await;
     }
-    show(session, &arguments, &known.unwrap_or_default()).await
+    show(session, &status, &known.unwrap_or_default()).await
 }
 
-async fn show(session: &Session<'_>, arguments: &Arguments, secret: &str) -> Result<Exit, Failure> {
+async fn show(session: &Session<'_>, status: &AppStatus, secret: &str) -> Result<Exit, Failure> {
     let info = session.info().await?;
-    let status = session.app(&arguments.app).await?;
     let lb = reqwest::Url::parse(&info.lb).ok();
     let (host, port) = match &lb {
         Some(lb) => (lb.host_str().unwrap_or_default(), lb.port_or_known_default().unwrap_or(80)),
@@ -66,7 +66,7 @@ async fn show(session: &Session<'_>, arguments: &Arguments, secret: &str) -> Res
         let text = |value: &serde_json::Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
         let line = |row: &serde_json::Value| {
             let words = [text(row, "slot"), format!("({})", text(row, "release")), text(row, "url")];
-            format!("{:<5}  {}  {}\n", words[0], words[1], words[2]).replace("  \n", "\n")
+            format!("{:<5}  {}  {}", words[0], words[1], words[2]).trim_end().to_owned() + "\n"
         };
         let headers = rows.iter().map(|row| format!("       -H '{}'\n", text(row, "header")));
         rows.iter().map(line).zip(headers).map(|(line, header)| line + &header).collect()

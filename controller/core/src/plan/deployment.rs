@@ -8,7 +8,7 @@ use appbase_core::{InstanceId, ReleaseNumber, Slot};
 use super::{Draft, given_up};
 use crate::observed::{MEMBER_UNSEEN_MAX, Seen};
 use crate::v1::compute::{InstancePhase, ObservedInstance};
-use crate::v1::state::{Deployment, EndState, EventKind, InstanceRecord, ReleaseRecord, Timer, Traffic};
+use crate::v1::state::{EndState, EventKind, InstanceRecord, ReleaseRecord, Timer, Traffic};
 
 /// An instance whose app was started again so often without coming up is in a crash loop.
 const RESTARTS_MAX: u32 = 3;
@@ -39,7 +39,7 @@ impl Draft<'_> {
 
     fn follow_before_flip(&mut self, record: &ReleaseRecord) {
         let Some(deployment) = &self.deployment else { return };
-        let (cancel, deadline) = (deployment.cancel, deployment.deadline);
+        let (cancel, deadline, stage) = (deployment.cancel, deployment.deadline, deployment.stage);
         if cancel {
             return self.give_up(EndState::Cancelled, "cancelled before traffic moved".to_owned());
         }
@@ -56,7 +56,6 @@ impl Draft<'_> {
         if self.new_ones_answer(record) {
             self.give_up_warm(idle, release);
         }
-        let stage = deployment_stages(self.deployment.as_ref());
         match self.new_ones_up(record) {
             Ok(true) if stage && self.run.live.is_some() => self.stage(record, idle),
             Ok(true) => self.flip(record, idle),
@@ -374,10 +373,6 @@ impl Draft<'_> {
         }
         self.end_deployment(state, Some(reason));
     }
-}
-
-fn deployment_stages(deployment: Option<&Deployment>) -> bool {
-    deployment.is_some_and(|deployment| deployment.stage)
 }
 
 /// Whether an instance was live before and may be again with one flip.

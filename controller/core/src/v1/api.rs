@@ -4,6 +4,8 @@
 //! GET  /v1                                              ControllerInfo
 //! POST /v1/apps/{app}/deployments?environment=          DeployRequest  -> DeployAnswer (202, or 200 when nothing is to be done)
 //! POST /v1/apps/{app}/rollback?environment=             RollbackRequest -> DeployAnswer
+//! POST /v1/apps/{app}/activate?environment=             makes what is staged live -> DeployAnswer
+//! DELETE /v1/apps/{app}/staged?environment=             gives it up (204)
 //! GET  /v1/apps/{app}?environment=                      AppStatus
 //! GET  /v1/apps/{app}/history?environment=              [DeploymentView], newest first
 //! GET  /v1/apps/{app}/logs?environment=&tail=&follow=   text/plain lines `<instance> | <line>`
