@@ -4,6 +4,7 @@
 //! What running instances read (`Release`, `InstanceConfig`, labels) is frozen for a major version.
 
 pub mod balance;
+pub mod https;
 pub mod instance;
 pub mod probe;
 pub mod release;
@@ -12,6 +13,7 @@ pub mod status;
 pub mod table;
 
 pub use balance::{Balance, BalancePolicy, HashKey};
+pub use https::{Certificate, HttpsPolicy, PrivateKey, Tls};
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
 pub use probe::{Check, Probe};
 pub use release::{InstanceSpec, Limits, Policy, ProcessTraffic, Release, Source, TrafficSpec, Value, VersionDocument};

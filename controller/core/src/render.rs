@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use appbase_core::v1::{Balance, Policy, Probe};
+use appbase_core::v1::{Balance, Policy, Probe, Tls};
 use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber};
 use dns_core::v1::{AppNames, NameSection, NamedInstance};
 use lb_core::v1::{Cohort, Conditions, Drain, InstanceState, Mirror, Pool, PoolInstance, Preview, RouteSection};
@@ -57,6 +57,7 @@ pub fn route_section(
             (*mirror > 0).then_some(Mirror { release: *release, percent: *mirror })
         }),
         notice: desired.notice.clone(),
+        tls: Tls { policy: policy.https.clone(), ..Tls::default() },
     })
 }
 

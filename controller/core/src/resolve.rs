@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{
-    Balance, Check, InstanceSpec, Policy, Probe, ProcessTraffic, Redirect, Release, Route, Source, TrafficSpec, Value,
-    VersionDocument,
+    Balance, Check, HttpsPolicy, InstanceSpec, Policy, Probe, ProcessTraffic, Redirect, Release, Route, Source,
+    TrafficSpec, Value, VersionDocument,
 };
 use appbase_core::{EnvironmentName, ProcessName, ReleaseNumber};
 
 use crate::app_file::{self, AppFileError};
-use crate::v1::app_file::{AppFile, BalanceFile, LimitsFile, RouteFile, TrafficFile};
+use crate::v1::app_file::{AppFile, BalanceFile, HttpsFile, LimitsFile, RouteFile, TrafficFile};
 use crate::v1::state::DesiredApp;
 use crate::words::{self, WordsError};
 
@@ -107,7 +107,7 @@ pub fn resolve(
         processes.insert(name, spec);
     }
     let routes = routes(document, environment, &file, overlay, &traffic, &defaults.domain)?;
-    let policy = policy(&file.traffic, &defaults.policy)?;
+    let policy = policy(&file.traffic, &file.https, &defaults.policy)?;
     let release = Release {
         needs: Vec::new(),
         app: document.app.clone(),
@@ -274,14 +274,23 @@ fn balance(file: &BalanceFile) -> Result<Balance, ResolveError> {
     })
 }
 
-fn policy(file: &TrafficFile, defaults: &Policy) -> Result<Policy, ResolveError> {
+fn policy(file: &TrafficFile, https: &HttpsFile, defaults: &Policy) -> Result<Policy, ResolveError> {
     Ok(Policy {
         settle_ms: millis("traffic.settle", file.settle, defaults.settle_ms)?,
         probe_deadline_ms: millis("traffic.probe_deadline", file.probe_deadline, defaults.probe_deadline_ms)?,
         request_drain_ms: millis("traffic.request_drain", file.request_drain, defaults.request_drain_ms)?,
         stream_drain_ms: millis("traffic.stream_drain", file.stream_drain, defaults.stream_drain_ms)?,
         rollback_window_ms: millis("traffic.rollback_window", file.rollback_window, defaults.rollback_window_ms)?,
+        https: HttpsPolicy { redirect: https.redirect, hsts_seconds: hsts(https.hsts)? },
     })
+}
+
+fn hsts(seconds: Option<u64>) -> Result<u64, ResolveError> {
+    const YEARS_2: u64 = 2 * 365 * 86_400;
+    match seconds.unwrap_or_default() {
+        seconds @ 0..=YEARS_2 => Ok(seconds),
+        _ => Err(ResolveError::Value { key: "https.hsts".to_owned(), reason: "seconds, at most two years" }),
+    }
 }
 
 /// Seconds of a file as milliseconds; at most a day.

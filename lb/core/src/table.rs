@@ -258,7 +258,7 @@ fn check_probe(probe: &Probe) -> Result<(), &'static str> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use appbase_core::v1::Route;
+    use appbase_core::v1::{Route, Tls};
     use appbase_core::{AppName, EnvironmentName};
 
     use super::*;
@@ -298,6 +298,7 @@ pub(crate) mod tests {
             preview: None,
             mirror: None,
             notice: None,
+            tls: Tls::default(),
         };
         (key, section)
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use appbase_core::v1::{Balance, Probe, Route};
+use appbase_core::v1::{Balance, Probe, Route, Tls};
 use appbase_core::{AppName, Digest, EnvironmentName, InstanceId, Prefix, ProcessName, ReleaseNumber, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,8 @@ pub struct RouteSection {
     /// Told to the app with each request and to the client with each answer, as `X-Platform-Notice`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+    #[serde(default)]
+    pub tls: Tls,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use appbase_core::v1::Route;
+use appbase_core::v1::{Route, Tls};
 use appbase_core::{AppName, EnvironmentName, ProcessName, SectionKey};
 use lb_core::http1::RequestHead;
 use lb_core::rule::Ask;
@@ -87,7 +87,7 @@ proptest! {
         let section = RouteSection {
             environment: environment.clone(), app: app.clone(), live: None, routes, pools: BTreeMap::new(), hold: false,
             maintenance: None, drain: Drain { requests_ms: 1, streams_ms: 1 }, cohorts: Vec::new(), preview: None,
-            mirror: None, notice: None,
+            mirror: None, notice: None, tls: Tls::default(),
         };
         let Ok(table) = Table::new(&BTreeMap::from([(SectionKey::app(&environment, &app), section)])) else { return Ok(()) };
         let (head, path) = (RequestHead::default(), path.replace("//", "/"));

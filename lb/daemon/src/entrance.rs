@@ -144,7 +144,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::AtomicBool;
 
-    use appbase_core::v1::{Probe, Route};
+    use appbase_core::v1::{Probe, Route, Tls};
     use appbase_core::{AppName, EnvironmentName, InstanceId, ProcessName, SectionKey};
     use kit::{Shutdown, Tasks};
     use lb_core::Table;
@@ -179,6 +179,7 @@ mod tests {
             preview: None,
             mirror: None,
             notice: None,
+            tls: Tls::default(),
         };
         let key = SectionKey::app(&section.environment, &section.app);
         Table::new(&BTreeMap::from([(key, section)])).expect("a sound table")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::v1::{Balance, Probe, Route};
+use crate::v1::{Balance, HttpsPolicy, Probe, Route};
 use crate::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber, Version};
 
 /// What `artifact push` stores with a version: the app file as it was pushed. The config blob of the version's manifest.
@@ -115,7 +115,8 @@ pub struct ProcessTraffic {
     pub balance: Balance,
 }
 
-/// The times of a traffic move (design: settle 2 s, probe deadline 60 s, drains 30 s, rollback window 10 min).
+/// The times of a traffic move (settle 2 s, probe deadline 60 s, drains 30 s, rollback window 10 min), and how clients
+/// reach the app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// How long all instances must have been up before the flip.
@@ -126,6 +127,8 @@ pub struct Policy {
     pub stream_drain_ms: u64,
     /// How long the old release stays warm after the flip.
     pub rollback_window_ms: u64,
+    #[serde(default, skip_serializing_if = "HttpsPolicy::is_default")]
+    pub https: HttpsPolicy,
 }
 
 impl Default for Policy {
@@ -136,6 +139,7 @@ impl Default for Policy {
             request_drain_ms: 30_000,
             stream_drain_ms: 30_000,
             rollback_window_ms: 600_000,
+            https: HttpsPolicy::default(),
         }
     }
 }

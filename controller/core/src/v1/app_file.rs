@@ -26,6 +26,7 @@ pub struct AppFile {
     pub limits: LimitsFile,
     pub values: BTreeMap<String, String>,
     pub traffic: TrafficFile,
+    pub https: HttpsFile,
     /// Seconds from SIGTERM to SIGKILL; 10 unless given.
     pub stop_grace: Option<f64>,
     /// Further rules, beside `path`.
@@ -102,6 +103,15 @@ pub struct BalanceFile {
     /// Seconds.
     pub slow_start: Option<f64>,
     pub eject_after: Option<u32>,
+}
+
+/// How clients are to reach the app; `HttpsPolicy` says what each means.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpsFile {
+    pub redirect: bool,
+    /// Seconds.
+    pub hsts: Option<u64>,
 }
 
 /// Seconds, but for rise and fall; the platform's default where absent.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use appbase_core::v1::{Balance, Probe, Route};
+use appbase_core::v1::{Balance, Probe, Route, Tls};
 use appbase_core::{AppName, EnvironmentName, InstanceId, MemberId, ProcessName};
 use kit::{Shutdown, Tasks};
 use lb::{Config, Handle, Limits};
@@ -139,6 +139,7 @@ pub(crate) fn section_of(instances: &[(&str, SocketAddr, InstanceState)]) -> Rou
         preview: None,
         mirror: None,
         notice: None,
+        tls: Tls::default(),
     }
 }
 
