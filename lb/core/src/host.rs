@@ -34,8 +34,8 @@ pub fn canonical(text: &str) -> Result<String, HostError> {
     Ok(name.to_ascii_lowercase())
 }
 
-/// `*.domain` for a host that has at least two labels: what a wildcard route is stored under.
-pub(crate) fn wildcard_of(host: &str) -> Option<&str> {
+/// What stands behind a host's first label, where it has more than one: the domain of the wildcard that is for it.
+pub fn wildcard_of(host: &str) -> Option<&str> {
     if host.starts_with('[') {
         return None;
     }
@@ -43,7 +43,7 @@ pub(crate) fn wildcard_of(host: &str) -> Option<&str> {
 }
 
 /// Labels of letters, digits, `-` and `_` (some real names have one), none empty.
-pub(crate) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

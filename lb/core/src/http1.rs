@@ -11,4 +11,4 @@ pub mod head;
 pub use chunked::Chunked;
 pub use field::{Field, Fields, Known};
 pub use framing::{BodyLength, FramingError};
-pub use head::{HeadError, HeadScan, RequestHead, ResponseHead};
+pub use head::{HEAD_BYTES_MAX, HeadError, HeadScan, RequestHead, ResponseHead};

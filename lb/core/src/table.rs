@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use appbase_core::v1::Probe;
+use appbase_core::v1::{Certificate, Probe};
 use appbase_core::{Digest, InstanceId, ProcessName, ReleaseNumber, SectionKey};
 
 use crate::rule::{self, Rule};
@@ -33,6 +33,8 @@ pub enum TableError {
     Cohort { key: SectionKey, number: usize, reason: String },
     #[error("{what} of {key}: {reason}")]
     Move { key: SectionKey, what: &'static str, reason: String },
+    #[error("tls of {key}: {reason}")]
+    Tls { key: SectionKey, reason: String },
     #[error("probe of process {process} in release {release} of {key}: {reason}")]
     Probe { key: SectionKey, process: ProcessName, release: ReleaseNumber, reason: &'static str },
 }
@@ -97,6 +99,7 @@ impl Table {
             check_key(key, published)?;
             check_pools(key, published, &mut seen)?;
             check_moves(key, published)?;
+            check_tls(published).map_err(|reason| TableError::Tls { key: key.clone(), reason })?;
             let section = Arc::new(Section::new(key, published));
             table.add_routes(&section)?;
             table.add_preview(&section)?;
@@ -210,6 +213,23 @@ fn check_moves(key: &SectionKey, published: &RouteSection) -> Result<(), TableEr
     check_notice(published.notice.as_deref().unwrap_or_default()).or_else(|reason| wrong("notice", reason))
 }
 
+/// What the certificates themselves say is not looked at here.
+fn check_tls(published: &RouteSection) -> Result<(), String> {
+    for Certificate { names, .. } in &published.tls.certificates {
+        if names.is_empty() {
+            return Err("a certificate has no names: give those it is shown for".to_owned());
+        }
+        let is_lower = |name: &str| !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let is_name = |name: &&String| is_lower(name) && host::is_name(name.strip_prefix("*.").unwrap_or(name));
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            return Err(format!(
+                "\"{name}\" is no name of a certificate: give example.org or *.example.org, lower case"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Why it cannot be used.
 pub fn check_notice(notice: &str) -> Result<(), String> {
     match notice.len() > NOTICE_BYTES_MAX || notice.chars().any(char::is_control) {
@@ -301,6 +321,25 @@ pub(crate) mod tests {
             tls: Tls::default(),
         };
         (key, section)
+    }
+
+    #[test]
+    fn certificates_are_for_names() {
+        for (names, sound) in [
+            (&["a.example", "*.a.example"][..], true),
+            (&[], false),
+            (&["A.example"], false),
+            (&["*"], false),
+            (&["a.*.example"], false),
+            (&["*.*.example"], false),
+            (&["a.example."], false),
+        ] {
+            let (key, mut published) = section("one", &[]);
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            let key_text = appbase_core::v1::PrivateKey(String::new());
+            published.tls.certificates = vec![Certificate { names, chain: String::new(), key: key_text }];
+            assert_eq!(Table::new(&BTreeMap::from([(key, published)])).is_ok(), sound);
+        }
     }
 
     #[test]

@@ -130,13 +130,20 @@ impl Admin {
             ("platform_lb_table_swaps_total", "counter", &edge.swaps),
             ("platform_lb_late_heads_total", "counter", &edge.late_heads),
             ("platform_lb_not_proxied_total", "counter", &edge.not_proxied),
+            ("platform_lb_handshakes_total", "counter", &edge.handshakes),
+            ("platform_lb_http2_errors_total", "counter", &edge.http2_errors),
         ] {
             writeln!(out, "# TYPE {name} {kind}\n{name} {}", value.load(Ordering::Relaxed))?;
         }
-        writeln!(out, "# TYPE platform_lb_refused_total counter")?;
-        let refused = edge.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        for (code, count) in refused {
-            writeln!(out, "platform_lb_refused_total{{code=\"{code}\"}} {count}")?;
+        for (name, label, counts) in [
+            ("platform_lb_refused_total", "code", &edge.refused),
+            ("platform_lb_handshakes_failed_total", "reason", &edge.handshakes_failed),
+        ] {
+            writeln!(out, "# TYPE {name} counter")?;
+            let counts = counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            for (word, count) in counts {
+                writeln!(out, "{name}{{{label}=\"{word}\"}} {count}")?;
+            }
         }
         Ok(())
     }

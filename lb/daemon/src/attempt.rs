@@ -16,8 +16,7 @@ use lb_core::retry::Sent;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::compose;
-use crate::http1::BodyError;
+use crate::http::{BodyError, Http};
 use crate::pace::Pace;
 use crate::pool::Instance;
 
@@ -75,8 +74,8 @@ impl Replay {
     }
 }
 
-pub(crate) struct Attempt<'a> {
-    pub(crate) client: &'a mut Client,
+pub(crate) struct Attempt<'a, H> {
+    pub(crate) client: &'a mut Client<H>,
     pub(crate) instance: &'a mut Instance,
     replay: &'a mut Replay,
     /// How much of `replay` has gone to this instance.
@@ -109,10 +108,10 @@ pub(crate) struct Attempt<'a> {
     downward: Pace,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a, H: Http> Attempt<'a, H> {
     /// The request's head waits on the instance's wire. `is_patient`: it says itself that it asks for a stream.
     pub(crate) fn new(
-        client: &'a mut Client,
+        client: &'a mut Client<H>,
         instance: &'a mut Instance,
         replay: &'a mut Replay,
         framing: &RequestFraming,
@@ -223,7 +222,7 @@ impl<'a> Attempt<'a> {
     /// Nothing moves for now.
     fn poll_waiting<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Fault>> {
         // An interim head may wait; whether it goes is seen when something follows.
-        if let Poll::Ready(Err(_)) = self.client.http.wire.poll_flush(cx) {
+        if let Poll::Ready(Err(_)) = self.client.http.poll_flush(cx) {
             return Poll::Ready(Err(Fault::ClientGone));
         }
         if self.client.http.poll_gone(cx).is_ready() {
@@ -286,7 +285,7 @@ impl<'a> Attempt<'a> {
     /// Passes on what is at hand of the request's body.
     fn poll_pass_up(&mut self, cx: &mut Context<'_>, data: usize) -> Poll<Result<(), Fault>> {
         self.sent_body = true;
-        let data = &self.client.http.wire.ahead()[..data];
+        let data = &self.client.http.data()[..data];
         let Poll::Ready(sent) = self.instance.http.poll_send(cx, data) else {
             // Now it is the instance that is waited for.
             self.upward.end();
@@ -315,7 +314,7 @@ impl<'a> Attempt<'a> {
         self.continued |= self.instance.head.status() == 100;
         let is_wanted = self.instance.head.status() != 100 || self.expects_continue;
         if is_wanted && !self.client.head.is_http10() {
-            compose::interim(self.client.http.wire.out(), &self.instance.head);
+            self.client.http.interim(&self.instance.head);
         }
         Ok(())
     }
@@ -327,7 +326,7 @@ impl<'a> Attempt<'a> {
             match self.instance.http.poll_data(cx) {
                 Poll::Ready(Ok(0)) => {
                     self.client.http.finish();
-                    return match self.client.http.wire.poll_flush(cx) {
+                    return match self.client.http.poll_flush(cx) {
                         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
                         Poll::Ready(Err(_)) => Poll::Ready(Err(Fault::ClientGone)),
                         Poll::Pending => self.poll_client_full(cx),
@@ -352,11 +351,11 @@ impl<'a> Attempt<'a> {
                     return Poll::Ready(Err(Fault::Instance(fault)));
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Instance(InstanceFault::BrokeOff))),
-                Poll::Pending if self.client.http.wire.is_flushed() => {
+                Poll::Pending if self.client.http.is_flushed() => {
                     self.downward.end();
                     return self.poll_waiting(cx);
                 }
-                Poll::Pending => match self.client.http.wire.poll_flush(cx) {
+                Poll::Pending => match self.client.http.poll_flush(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::ClientGone)),
                     Poll::Pending => return self.poll_client_full(cx),

@@ -24,6 +24,7 @@ use lb_core::{Section, Table};
 use tokio::sync::Notify;
 
 use crate::backend::{Backend, Judgement, Place};
+use crate::certificates::{CertificateError, Certificates};
 use crate::counters::ReleaseCounters;
 use crate::experience;
 use crate::probe;
@@ -61,6 +62,11 @@ pub(crate) struct EdgeCounters {
     pub(crate) ejections: AtomicU64,
     pub(crate) swaps: AtomicU64,
     pub(crate) late_heads: AtomicU64,
+    /// Handshakes that came to nothing, by the word for it.
+    pub(crate) handshakes_failed: Mutex<BTreeMap<&'static str, u64>>,
+    pub(crate) handshakes: AtomicU64,
+    /// Connections in HTTP/2 that lb ended because of the client's mistakes, or that broke.
+    pub(crate) http2_errors: AtomicU64,
     /// Connections of a proxy without its header.
     pub(crate) not_proxied: AtomicU64,
     /// By the code in `x-platform-error`.
@@ -68,6 +74,10 @@ pub(crate) struct EdgeCounters {
 }
 
 impl EdgeCounters {
+    pub(crate) fn fail_handshake(&self, code: &'static str) {
+        *self.handshakes_failed.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    }
+
     pub(crate) fn refuse(&self, code: &'static str) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
     }
@@ -88,8 +98,14 @@ impl Balancer {
         })
     }
 
+    /// The certificates of a table, ready to be shown.
+    pub(crate) fn certificates_of(&self, table: &Table) -> Result<Certificates, CertificateError> {
+        Certificates::of(table, &self.snapshot.load().certificates)
+    }
+
     /// Puts a table in force. `presumed`: it was in force before lb restarted.
-    pub(crate) fn put(self: &Arc<Self>, table: Table, presumed: bool) {
+    pub(crate) fn put(self: &Arc<Self>, table: Table, certificates: Certificates, presumed: bool) {
+        let certificates = Arc::new(certificates);
         let table = Arc::new(table);
         let now = self.clock.elapsed();
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,7 +127,7 @@ impl Balancer {
         }
         self.depart_unnamed(&named, &mut control.departed);
         let drains = self.drains_before();
-        self.store(&table, &mut control.lasting);
+        self.store(&table, certificates, &mut control.lasting);
         for (backend, limits) in closing {
             backend.close(limits, now);
         }
@@ -179,20 +195,25 @@ impl Balancer {
     }
 
     /// The one pointer swap.
-    fn store(&self, table: &Arc<Table>, lasting: &mut Lasting) {
-        let snapshot = Snapshot::of(table, &self.backends, lasting, self.clock.elapsed());
+    fn store(&self, table: &Arc<Table>, certificates: Arc<Certificates>, lasting: &mut Lasting) {
+        let snapshot = Snapshot::of(table, certificates, &self.backends, lasting, self.clock.elapsed());
         let snapshot = Arc::new(snapshot);
         self.snapshot.store(Arc::clone(&snapshot));
         lasting.let_go(&snapshot);
     }
 
+    /// The same table and certificates, with the health of now.
+    fn store_again(&self, lasting: &mut Lasting) {
+        let before = self.snapshot.load_full();
+        if let Some(table) = &before.table {
+            self.store(table, Arc::clone(&before.certificates), lasting);
+        }
+    }
+
     /// An instance went up or down: the same table with the health of now.
     pub(crate) fn health_changed(&self) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = self.snapshot.load().table.clone();
-        if let Some(table) = table {
-            self.store(&table, &mut control.lasting);
-        }
+        self.store_again(&mut control.lasting);
         drop(control);
         self.in_force.changed();
     }
@@ -265,7 +286,7 @@ impl Balancer {
         drop(judgement);
         self.edge.ejections.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(instance = %backend.id, in_a_row, seconds, "instance is left out: requests fail there");
-        self.store(&table, &mut control.lasting);
+        self.store_again(&mut control.lasting);
         drop(control);
         // Its return is a probe's.
         backend.probe_now.notify_one();

@@ -55,7 +55,7 @@ impl Choice<'_> {
         let hash = chosen.backend.hash;
         let untold = chosen.sticky.filter(|number| self.sticky_cookie(*number) != Some(hash));
         let sticks_to = untold.map(|number| (number, hash));
-        Ok((chosen, Marks { sticks_to, place: new_place, preview: self.preview.is_some() }))
+        Ok((chosen, Marks { sticks_to, place: new_place, ..self.ctx.marks }))
     }
 
     /// The instance that is to have a copy; none when this request is not one of those copied.

@@ -9,15 +9,69 @@ use appbase_core::v1::HeaderEdits;
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 
+use crate::certificates::Shaken;
 use crate::marks::{Marks, PLACE_COOKIE, STICKY_COOKIE};
 
 const COOKIE_ATTRIBUTES: &str = "Path=/; HttpOnly; SameSite=Lax";
 const NOTICE: &str = "X-Platform-Notice";
+const HSTS: &str = "Strict-Transport-Security";
+
+/// Where a head is written, line by line.
+pub(crate) trait Lines {
+    fn begin_request(&mut self, method: &str, path: &str);
+
+    fn begin_answer(&mut self, status: u16, reason: &str);
+
+    fn line(&mut self, name: &str, value: &[u8]);
+
+    fn display(&mut self, name: &str, value: impl Display);
+
+    /// How the body goes out, so far as a line says it.
+    fn length(&mut self, body: BodyLength) {
+        match body {
+            BodyLength::None | BodyLength::UntilClose => {}
+            BodyLength::Bytes(bytes) => self.display("Content-Length", bytes),
+            BodyLength::Chunked => self.line("Transfer-Encoding", b"chunked"),
+        }
+    }
+
+    fn end(&mut self);
+}
+
+/// HTTP/1.1, as text.
+impl Lines for Vec<u8> {
+    fn begin_request(&mut self, method: &str, path: &str) {
+        for part in [method, " ", path, " HTTP/1.1\r\n"] {
+            self.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn begin_answer(&mut self, status: u16, reason: &str) {
+        // Writing to memory cannot fail.
+        let _ = write!(self, "HTTP/1.1 {status} {reason}\r\n");
+    }
+
+    fn line(&mut self, name: &str, value: &[u8]) {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.extend_from_slice(part);
+        }
+    }
+
+    fn display(&mut self, name: &str, value: impl Display) {
+        let _ = write!(self, "{name}: {value}\r\n");
+    }
+
+    fn end(&mut self) {
+        self.extend_from_slice(b"\r\n");
+    }
+}
 
 /// What lb itself says of a request.
 #[derive(Clone, Copy)]
 pub(crate) struct Forwarded<'a> {
     pub(crate) client: IpAddr,
+    /// None: it came without TLS.
+    pub(crate) tls: Option<&'a Shaken>,
     pub(crate) request_id: &'a str,
     /// As the client wrote it.
     pub(crate) host: Option<&'a str>,
@@ -30,16 +84,14 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) is_copy: bool,
 }
 
-pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: &RequestFraming, forwarded: &Forwarded<'_>) {
-    for part in [head.method(), " ", forwarded.path, " HTTP/1.1\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
+pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &RequestFraming, forwarded: &Forwarded<'_>) {
+    out.begin_request(head.method(), forwarded.path);
     let edits = forwarded.edits;
     let set_host = edits.and_then(|edits| edits.set.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")));
     match set_host.map(|(_, host)| host.as_str()).or(forwarded.host) {
-        Some(host) => line(out, "Host", host.as_bytes()),
+        Some(host) => out.line("Host", host.as_bytes()),
         // A request in HTTP/1.0 may have none.
-        None => display(out, "Host", forwarded.instance),
+        None => out.display("Host", forwarded.instance),
     }
     for field in head.fields.iter() {
         let goes_on = match field.known {
@@ -56,27 +108,30 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead, framing: &RequestFr
         };
         let is_nominated = || framing.nominates && framing::is_nominated(&head.fields, field.name);
         if goes_on && !is_nominated() && !replaces(edits, field.name) {
-            line(out, field.name, field.value);
+            out.line(field.name, field.value);
         }
     }
     add(out, edits);
     if framing.upgrade {
-        line(out, "Connection", b"upgrade");
+        out.line("Connection", b"upgrade");
     }
-    display(out, "X-Forwarded-For", forwarded.client);
-    line(out, "X-Forwarded-Proto", b"http");
+    out.display("X-Forwarded-For", forwarded.client);
+    out.line("X-Forwarded-Proto", if forwarded.tls.is_some() { b"https" } else { b"http" });
     if let Some(host) = forwarded.host {
-        line(out, "X-Forwarded-Host", host.as_bytes());
+        out.line("X-Forwarded-Host", host.as_bytes());
     }
-    line(out, "X-Request-Id", forwarded.request_id.as_bytes());
+    out.line("X-Request-Id", forwarded.request_id.as_bytes());
     if let Some(notice) = forwarded.notice {
-        line(out, NOTICE, notice.as_bytes());
+        out.line(NOTICE, notice.as_bytes());
+    }
+    if let Some(certificate) = forwarded.tls.and_then(|shaken| shaken.client_certificate.as_ref()) {
+        out.line("Client-Cert", certificate.as_bytes());
     }
     if forwarded.is_copy {
-        line(out, "X-Platform-Copy", b"1");
+        out.line("X-Platform-Copy", b"1");
     }
-    length(out, framing.body);
-    out.extend_from_slice(b"\r\n");
+    out.length(framing.body);
+    out.end();
 }
 
 /// What lb itself says of an answer.
@@ -90,8 +145,8 @@ pub(crate) struct Answered<'a> {
     pub(crate) notice: Option<&'a str>,
 }
 
-pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &ResponseFraming, answered: &Answered<'_>) {
-    status_line(out, head.status(), head.reason());
+pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &ResponseFraming, answered: &Answered<'_>) {
+    out.begin_answer(head.status(), head.reason());
     let switches = head.status() == 101;
     for field in head.fields.iter() {
         let goes_on = match field.known {
@@ -102,36 +157,40 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: &Respons
             _ => true,
         };
         let is_nominated = || framing.nominates && framing::is_nominated(&head.fields, field.name);
-        if goes_on && !is_nominated() && !replaces(answered.edits, field.name) {
-            line(out, field.name, field.value);
+        let is_ours = || answered.marks.https_for_s > 0 && field.name.eq_ignore_ascii_case(HSTS);
+        if goes_on && !is_ours() && !is_nominated() && !replaces(answered.edits, field.name) {
+            out.line(field.name, field.value);
         }
     }
     add(out, answered.edits);
     if let Some((process, instance)) = answered.marks.sticks_to {
         let cookie = format_args!("{STICKY_COOKIE}{process:08x}={instance:016x}; {COOKIE_ATTRIBUTES}");
-        display(out, "Set-Cookie", cookie);
+        out.display("Set-Cookie", cookie);
     }
     if let Some(place) = answered.marks.place {
-        display(out, "Set-Cookie", format_args!("{PLACE_COOKIE}={place:04x}; {COOKIE_ATTRIBUTES}"));
+        out.display("Set-Cookie", format_args!("{PLACE_COOKIE}={place:04x}; {COOKIE_ATTRIBUTES}"));
     }
-    told(out, answered.notice, answered.marks.preview);
-    line(out, "X-Request-Id", answered.request_id.as_bytes());
+    told(out, answered.notice, &answered.marks);
+    out.line("X-Request-Id", answered.request_id.as_bytes());
     if let Some(connection) = answered.connection {
-        line(out, "Connection", connection.as_bytes());
+        out.line("Connection", connection.as_bytes());
     }
-    length(out, answered.body);
-    out.extend_from_slice(b"\r\n");
+    out.length(answered.body);
+    out.end();
 }
 
 /// What is said with every answer, lb's own too.
-pub(crate) fn told(out: &mut Vec<u8>, notice: Option<&str>, preview: bool) {
-    if preview {
+pub(crate) fn told(out: &mut impl Lines, notice: Option<&str>, marks: &Marks) {
+    if marks.https_for_s > 0 {
+        out.display(HSTS, format_args!("max-age={}", marks.https_for_s));
+    }
+    if marks.preview {
         // Its host is the secret: no index and no other site gets to know it.
-        line(out, "X-Robots-Tag", b"noindex, nofollow");
-        line(out, "Referrer-Policy", b"no-referrer");
+        out.line("X-Robots-Tag", b"noindex, nofollow");
+        out.line("Referrer-Policy", b"no-referrer");
     }
     if let Some(notice) = notice {
-        line(out, NOTICE, notice.as_bytes());
+        out.line(NOTICE, notice.as_bytes());
     }
 }
 
@@ -147,20 +206,20 @@ fn is_twin(one: &str, two: &str) -> bool {
 }
 
 /// What a route's edits put in.
-pub(crate) fn add(out: &mut Vec<u8>, edits: Option<&HeaderEdits>) {
+pub(crate) fn add(out: &mut impl Lines, edits: Option<&HeaderEdits>) {
     let Some(edits) = edits else { return };
     for (name, value) in edits.set.iter().chain(&edits.add).filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
-        line(out, name, value.as_bytes());
+        out.line(name, value.as_bytes());
     }
 }
 
 /// A head that another one follows.
-pub(crate) fn interim(out: &mut Vec<u8>, head: &ResponseHead) {
-    status_line(out, head.status(), head.reason());
+pub(crate) fn interim(out: &mut impl Lines, head: &ResponseHead) {
+    out.begin_answer(head.status(), head.reason());
     for field in head.fields.iter().filter(|field| field.known == Known::Other) {
-        line(out, field.name, field.value);
+        out.line(field.name, field.value);
     }
-    out.extend_from_slice(b"\r\n");
+    out.end();
 }
 
 /// What an answer says of its connection: HTTP/1.0 goes on only where that is said, HTTP/1.1 ends only so.
@@ -169,29 +228,6 @@ pub(crate) fn connection(goes_on: bool, is_http10: bool) -> Option<&'static str>
         (false, _) => Some("close"),
         (true, true) => Some("keep-alive"),
         (true, false) => None,
-    }
-}
-
-pub(crate) fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
-    // Writing to memory cannot fail.
-    let _ = write!(out, "HTTP/1.1 {status} {reason}\r\n");
-}
-
-pub(crate) fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
-    }
-}
-
-pub(crate) fn display(out: &mut Vec<u8>, name: &str, value: impl Display) {
-    let _ = write!(out, "{name}: {value}\r\n");
-}
-
-fn length(out: &mut Vec<u8>, body: BodyLength) {
-    match body {
-        BodyLength::None | BodyLength::UntilClose => {}
-        BodyLength::Bytes(bytes) => display(out, "Content-Length", bytes),
-        BodyLength::Chunked => line(out, "Transfer-Encoding", b"chunked"),
     }
 }
 
@@ -210,6 +246,7 @@ mod tests {
         let (host, path) = framing::target(&head).unwrap();
         let forwarded = Forwarded {
             client: "192.0.2.1".parse().unwrap(),
+            tls: None,
             request_id: "id",
             host,
             path,
@@ -277,6 +314,7 @@ mod tests {
         head.read(b"GET / HTTP/1.1\r\nHost: a\r\ncookie: x\r\nx_tier: none\r\nVia-Lb: 0\r\n\r\n").unwrap();
         let forwarded = Forwarded {
             client: "192.0.2.1".parse().unwrap(),
+            tls: None,
             request_id: "id",
             host: Some("a"),
             path: "/",

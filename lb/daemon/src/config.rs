@@ -12,6 +12,12 @@ pub struct Config {
     /// Where requests are taken.
     #[arg(long, env = "PLATFORMER_LB_HTTP", default_value = "0.0.0.0:8080")]
     pub http: SocketAddr,
+    /// Where requests are taken over TLS; none: nowhere.
+    #[arg(long, env = "PLATFORMER_LB_HTTPS")]
+    pub https: Option<SocketAddr>,
+    /// Where clients find it, where that is another port: redirects lead there. 443 is left out of them.
+    #[arg(long, env = "PLATFORMER_LB_HTTPS_PUBLIC_PORT", value_name = "PORT")]
+    pub https_public_port: Option<u16>,
     /// Where health, metrics and route explanations are answered.
     #[arg(long, env = "PLATFORMER_LB_ADMIN", default_value = "127.0.0.1:9180")]
     pub admin: SocketAddr,

@@ -1,4 +1,4 @@
-//! Connection: one client connection as seen from outside the task that serves it.
+//! Connection: one client connection as seen from outside the task that serves it. In HTTP/2 each stream counts as one.
 //!
 //! A connection can be asked two things: to end the request it carries *if it still carries that one*, and to say
 //! goodbye to its WebSocket. Both are looked at by the connection's own task, so neither can hit the wrong request.
@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::certificates::Shaken;
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: IpAddr,
+    /// None: it came without TLS.
+    pub(crate) tls: Option<Arc<Shaken>>,
     /// The request being carried; 0 for none.
     current: AtomicU64,
     /// The request that is to be ended.
@@ -26,9 +30,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(client: IpAddr) -> Arc<Self> {
+    pub(crate) fn new(client: IpAddr, tls: Option<Arc<Shaken>>) -> Arc<Self> {
         Arc::new(Self {
             client,
+            tls,
             current: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             wake: Notify::new(),

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use appbase_core::v1::Tls;
 use lb_core::http1::Fields;
 use lb_core::rule::Ask;
+use lb_core::v1::RouteSection;
 use lb_core::{pick, preview};
 
 use crate::balancer::Balancer;
@@ -37,11 +39,13 @@ enum Step {
 pub(crate) struct Entrance {
     balancer: Arc<Balancer>,
     seed: AtomicU64,
+    /// Where clients find lb's TLS; none: there is none.
+    https_port: Option<u16>,
 }
 
 impl Entrance {
-    pub(crate) fn new(balancer: Arc<Balancer>) -> Self {
-        Self { balancer, seed: AtomicU64::new(u64::from_ne_bytes(kit::random::bytes())) }
+    pub(crate) fn new(balancer: Arc<Balancer>, https_port: Option<u16>) -> Self {
+        Self { balancer, https_port, seed: AtomicU64::new(u64::from_ne_bytes(kit::random::bytes())) }
     }
 
     /// A number for a choice; no secret.
@@ -78,6 +82,24 @@ impl Entrance {
         }
     }
 
+    /// Whether the connection is what the app asks for.
+    fn proven(&self, ctx: &RequestContext, ask: &Ask<'_>, section: &RouteSection) -> Result<(), Refusal> {
+        let Tls { policy, client_authorities, .. } = &section.tls;
+        match &ctx.connection.tls {
+            None => {
+                if let (true, Some(port), Some(host)) = (policy.redirect, self.https_port, ask.host) {
+                    return Err(Refusal::to_https(host, port, ask));
+                }
+                if client_authorities.is_some() { Err(Refusal::no_client_certificate()) } else { Ok(()) }
+            }
+            // It was made under another name, or before somebody had to show a certificate.
+            Some(tls) if client_authorities.is_some() && tls.shown.client_authorities != *client_authorities => {
+                Err(Refusal::misdirected())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     fn decide(&self, snapshot: &Snapshot, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<Step, Refusal> {
         let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
         let Asked { method, query, fields } = *asked;
@@ -94,9 +116,11 @@ impl Entrance {
         ctx.counters = targets.live.clone().filter(|_| preview.is_none());
         ctx.notice.clone_from(&rule.section.notice);
         ctx.marks.preview = preview.is_some();
+        ctx.marks.https_for_s = ctx.connection.tls.as_ref().map_or(0, |_| section.tls.policy.hsts_seconds);
         if let Some(access) = &mut ctx.access {
             access.app = rule.section.key.to_string();
         }
+        self.proven(ctx, &ask, section)?;
         if let Some(redirect) = redirect {
             return Err(redirect);
         }
@@ -144,13 +168,14 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::atomic::AtomicBool;
 
-    use appbase_core::v1::{Probe, Route, Tls};
+    use appbase_core::v1::{Probe, Route};
     use appbase_core::{AppName, EnvironmentName, InstanceId, ProcessName, SectionKey};
     use kit::{Shutdown, Tasks};
     use lb_core::Table;
-    use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
+    use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance};
 
     use super::*;
+    use crate::certificates::Certificates;
     use crate::connection::Connection;
 
     /// Two instances that accept and never answer; their probes decide nothing in the time of a test.
@@ -192,7 +217,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let balancer = Balancer::new(&tasks, &shutdown);
-        balancer.put(table(address, [Active, Active]), false);
+        balancer.put(table(address, [Active, Active]), Certificates::default(), false);
         for backend in balancer.all_backends() {
             backend.judgement().machine.passed(&Probe::default(), std::time::Duration::ZERO);
         }
@@ -203,12 +228,13 @@ mod tests {
             .map(|_| {
                 let (balancer, stop) = (Arc::clone(&balancer), Arc::clone(&stop));
                 tasks.spawn("enter", async move {
-                    let entrance = Entrance::new(Arc::clone(&balancer));
+                    let entrance = Entrance::new(Arc::clone(&balancer), None);
                     let fields = Fields::default();
                     let asked = Asked { method: "GET", query: "", fields: &fields };
                     let mut entered = 0u64;
                     while !stop.load(Ordering::SeqCst) {
-                        let mut ctx = RequestContext::new(&Connection::new(Ipv4Addr::LOCALHOST.into()), &balancer);
+                        let mut ctx =
+                            RequestContext::new(&Connection::new(Ipv4Addr::LOCALHOST.into(), None), &balancer);
                         ctx.path = "/".to_owned();
                         entrance.enter(&mut ctx, &asked).await.expect("one of both is always active");
                         entered += 1;
@@ -222,7 +248,7 @@ mod tests {
             .collect();
         for flip in 0..3_000 {
             let states = if flip % 2 == 0 { [Active, Draining] } else { [Draining, Active] };
-            balancer.put(table(address, states), false);
+            balancer.put(table(address, states), Certificates::default(), false);
             let closed = InstanceId::parse(if flip % 2 == 0 { "green" } else { "blue" }).expect("a name");
             let backend = balancer.backends.get(&closed).map(|backend| Arc::clone(&backend)).expect("known");
             // Whoever was inside at the close leaves; a refused one is counted only for a moment.

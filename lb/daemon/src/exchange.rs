@@ -23,6 +23,7 @@ use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
 use crate::client::{Client, Told};
 use crate::compose::{self, Answered, Forwarded};
 use crate::entrance::Asked;
+use crate::http::Http;
 use crate::listen::Data;
 use crate::mirror;
 use crate::pool::Instance;
@@ -43,7 +44,7 @@ pub(crate) enum After {
 }
 
 /// Carries the request whose head the client has read.
-pub(crate) async fn carry(data: &Rc<Data>, client: &mut Client) -> After {
+pub(crate) async fn carry<H: Http>(data: &Rc<Data>, client: &mut Client<H>) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
     client.connection.begin_request(ctx.number);
     let mut exchange = Exchange { data, replay: Replay::default() };
@@ -53,7 +54,7 @@ pub(crate) async fn carry(data: &Rc<Data>, client: &mut Client) -> After {
 }
 
 /// Answers what is no request, and closes.
-pub(crate) async fn refuse(data: &Data, client: &mut Client, refusal: Refusal) -> After {
+pub(crate) async fn refuse<H: Http>(data: &Data, client: &mut Client<H>, refusal: Refusal) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
     client.head = RequestHead::default();
     let took = client.answer(&refusal, &Told::default(), false).await;
@@ -79,7 +80,7 @@ enum Outcome {
 }
 
 impl Exchange<'_> {
-    async fn run(&mut self, client: &mut Client, ctx: &mut RequestContext) -> After {
+    async fn run<H: Http>(&mut self, client: &mut Client<H>, ctx: &mut RequestContext) -> After {
         self.identify(client, ctx);
         let framing = match read_request(&client.head, ctx) {
             Ok(framing) => framing,
@@ -87,6 +88,9 @@ impl Exchange<'_> {
             Err(refusal) => return self.answer(client, ctx, refusal, false).await,
         };
         client.http.begin_incoming(framing.body);
+        if let Err(refusal) = of_this_connection(ctx) {
+            return self.refuse(client, ctx, &framing, refusal).await;
+        }
         let mut first = None;
         loop {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
@@ -116,7 +120,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn identify(&self, client: &Client, ctx: &mut RequestContext) {
+    fn identify<H: Http>(&self, client: &Client<H>, ctx: &mut RequestContext) {
         let said = client.head.fields.get(Known::XRequestId).and_then(|field| std::str::from_utf8(field.value).ok());
         match said.filter(|id| is_request_id(id)) {
             Some(id) => ctx.id.push_str(id),
@@ -133,9 +137,9 @@ impl Exchange<'_> {
     }
 
     /// Answers a request that no instance got, or whose instance failed, and goes on when its body is out of the way.
-    async fn refuse(
+    async fn refuse<H: Http>(
         &self,
-        client: &mut Client,
+        client: &mut Client<H>,
         ctx: &mut RequestContext,
         framing: &RequestFraming,
         refusal: Refusal,
@@ -146,8 +150,14 @@ impl Exchange<'_> {
         self.answer(client, ctx, refusal, goes_on).await
     }
 
-    async fn answer(&self, client: &mut Client, ctx: &mut RequestContext, refusal: Refusal, goes_on: bool) -> After {
-        let told = Told { request_id: &ctx.id, notice: ctx.notice.as_deref(), preview: ctx.marks.preview };
+    async fn answer<H: Http>(
+        &self,
+        client: &mut Client<H>,
+        ctx: &mut RequestContext,
+        refusal: Refusal,
+        goes_on: bool,
+    ) -> After {
+        let told = Told { request_id: &ctx.id, notice: ctx.notice.as_deref(), marks: ctx.marks };
         let took = client.answer(&refusal, &told, goes_on).await;
         ctx.refuse(refusal);
         match (took, goes_on) {
@@ -161,7 +171,12 @@ impl Exchange<'_> {
         *self.data.stopping.borrow()
     }
 
-    async fn attempt(&mut self, client: &mut Client, ctx: &mut RequestContext, framing: &RequestFraming) -> Outcome {
+    async fn attempt<H: Http>(
+        &mut self,
+        client: &mut Client<H>,
+        ctx: &mut RequestContext,
+        framing: &RequestFraming,
+    ) -> Outcome {
         let mut instance = match self.connect(client, ctx).await {
             Some(Ok(instance)) => instance,
             Some(Err(error)) => return self.not_connected(client, ctx, &error),
@@ -174,6 +189,7 @@ impl Exchange<'_> {
         let rewritten = ctx.rule.as_ref().and_then(|rule| rule.rewritten(target, &ctx.path));
         let forwarded = Forwarded {
             client: client.connection.client,
+            tls: client.connection.tls.as_deref(),
             request_id: &ctx.id,
             host,
             path: rewritten.as_deref().unwrap_or(target),
@@ -229,7 +245,7 @@ impl Exchange<'_> {
         }
         // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
         let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*self.data.stopping.borrow();
-        let before = attempt.client.http.wire.written();
+        let before = attempt.client.http.written();
         let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, &answer);
         if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
             tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
@@ -239,7 +255,7 @@ impl Exchange<'_> {
                 self.data.balancer.gateway_failure(entry.backend());
             }
             // As long as nothing of it is out, there is a better one.
-            if client.http.wire.written() == before && client.http.wire.take_back() {
+            if client.http.written() == before && client.http.take_back() {
                 return Outcome::Failed { refusal: Refusal::of(fault), again: false };
             }
             client.flush().await;
@@ -267,7 +283,7 @@ impl Exchange<'_> {
     }
 
     /// Error: no connection. None: the client went away meanwhile.
-    async fn connect(&self, client: &mut Client, ctx: &mut RequestContext) -> Option<io::Result<Instance>> {
+    async fn connect<H: Http>(&self, client: &mut Client<H>, ctx: &mut RequestContext) -> Option<io::Result<Instance>> {
         let backend = ctx.entry.as_ref()?.backend();
         let safe = retry::is_idempotent(client.head.method());
         if !ctx.distrusts_pool
@@ -278,7 +294,7 @@ impl Exchange<'_> {
         client.http.unless_ended(self.data.pool.connect(backend)).await
     }
 
-    fn not_connected(&self, client: &Client, ctx: &mut RequestContext, error: &io::Error) -> Outcome {
+    fn not_connected<H: Http>(&self, client: &Client<H>, ctx: &mut RequestContext, error: &io::Error) -> Outcome {
         // Others say something of this machine (no ports, no descriptors), nothing of the instance.
         let its_own = matches!(
             error.kind(),
@@ -295,9 +311,9 @@ impl Exchange<'_> {
         Outcome::Failed { refusal: Refusal::unreachable(), again }
     }
 
-    fn failed(
+    fn failed<H: Http>(
         &self,
-        client: &Client,
+        client: &Client<H>,
         ctx: &mut RequestContext,
         instance: &Instance,
         state: (Sent, bool),
@@ -318,7 +334,13 @@ impl Exchange<'_> {
     /// When there is to be another attempt, leaves the instance. When it was the pooled connection that failed, that says
     /// nothing of the instance, and it may be chosen again, on a new connection.
     /// `state`: how much was sent, and whether something of an answer came.
-    fn may_retry(&self, client: &Client, ctx: &mut RequestContext, state: (Sent, bool), reused: bool) -> bool {
+    fn may_retry<H: Http>(
+        &self,
+        client: &Client<H>,
+        ctx: &mut RequestContext,
+        state: (Sent, bool),
+        reused: bool,
+    ) -> bool {
         let (sent, answered) = state;
         let allowed = retry::allowed(&Failure {
             method: client.head.method(),
@@ -339,9 +361,9 @@ impl Exchange<'_> {
     }
 
     /// The instance leaves HTTP on this connection.
-    async fn switch(
+    async fn switch<H: Http>(
         &self,
-        client: &mut Client,
+        client: &mut Client<H>,
         ctx: &mut RequestContext,
         framing: &RequestFraming,
         mut instance: Instance,
@@ -366,8 +388,9 @@ impl Exchange<'_> {
         let (body, connection) = (BodyLength::None, Some("upgrade"));
         let answered =
             Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
-        compose::response(client.http.wire.out(), &instance.head, &answer, &answered);
-        let (wire, patience) = (&mut client.http.wire, &mut client.patience);
+        compose::response(client.http.lines(), &instance.head, &answer, &answered);
+        let patience = &mut client.patience;
+        let Some(wire) = client.http.wire() else { return Outcome::Broke(End::Unknown) };
         let mut tunnel = Tunnel::new(
             wire,
             &mut instance.http.wire,
@@ -401,9 +424,17 @@ fn read_request(head: &RequestHead, ctx: &mut RequestContext) -> Result<RequestF
     Ok(framing)
 }
 
+/// Whether the host is one of those that the connection was made for (RFC 9110, section 15.5.20).
+fn of_this_connection(ctx: &RequestContext) -> Result<(), Refusal> {
+    match (&ctx.connection.tls, &ctx.host) {
+        (Some(tls), Some(host)) if !tls.is_for(host) => Err(Refusal::misdirected()),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the head of the answer. Whether the connection can go on after it.
-fn begin_answer(
-    client: &mut Client,
+fn begin_answer<H: Http>(
+    client: &mut Client<H>,
     instance: &Instance,
     ctx: &RequestContext,
     may_go_on: bool,
@@ -420,7 +451,7 @@ fn begin_answer(
     let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
     let answered =
         Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
-    compose::response(client.http.wire.out(), &instance.head, answer, &answered);
+    compose::response(client.http.lines(), &instance.head, answer, &answered);
     client.http.begin_outgoing(body);
     goes_on
 }

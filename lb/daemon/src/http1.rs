@@ -1,29 +1,18 @@
 //! Http1: one side of an exchange in HTTP/1: the body that comes in on a wire, and the one that goes out on it.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use lb_core::http1::chunked::{self, ChunkError};
-use lb_core::http1::{BodyLength, Chunked};
+use lb_core::http1::{BodyLength, Chunked, ResponseHead, chunked};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::compose;
+use crate::door::Door;
+use crate::http::{BodyError, Http};
 use crate::wire::Wire;
 
 /// What a side sends while nobody wants it yet is kept up to this.
 const AHEAD_BYTES_MAX: usize = 32 << 10;
-
-/// Why a body cannot be read to its end.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
-    #[error("the connection ended before the body did")]
-    Ended,
-    #[error(transparent)]
-    Framing(#[from] ChunkError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
 
 #[derive(Debug)]
 pub(crate) struct Http1<S> {
@@ -53,9 +42,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self { wire: Wire::new(stream), incoming: Incoming::Over, outgoing: Outgoing::Over }
     }
+}
 
-    /// A head was read: this follows.
-    pub(crate) fn begin_incoming(&mut self, length: BodyLength) {
+impl Http1<Door> {
+    /// What was read and not consumed comes again.
+    pub(crate) fn into_door(self) -> Door {
+        let (mut door, ahead) = self.wire.into_parts();
+        if let (Door::Plain(socket), false) = (&mut door, ahead.is_empty()) {
+            socket.put_back(ahead);
+        }
+        door
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Http for Http1<S> {
+    const IS_SHARED: bool = false;
+
+    type Lines = Vec<u8>;
+    type Stream = S;
+
+    fn lines(&mut self) -> &mut Vec<u8> {
+        self.wire.out()
+    }
+
+    fn interim(&mut self, head: &ResponseHead) {
+        compose::interim(self.wire.out(), head);
+    }
+
+    fn data(&self) -> &[u8] {
+        self.wire.ahead()
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_flush(cx)
+    }
+
+    fn is_flushed(&self) -> bool {
+        self.wire.is_flushed()
+    }
+
+    fn written(&self) -> u64 {
+        self.wire.written()
+    }
+
+    fn take_back(&mut self) -> bool {
+        self.wire.take_back()
+    }
+
+    fn wire(&mut self) -> Option<&mut Wire<S>> {
+        Some(&mut self.wire)
+    }
+
+    fn begin_incoming(&mut self, length: BodyLength) {
         self.incoming = match length {
             BodyLength::None | BodyLength::Bytes(0) => Incoming::Over,
             BodyLength::Bytes(bytes) => Incoming::Bytes(bytes),
@@ -64,8 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         };
     }
 
-    /// A head is written: this will follow.
-    pub(crate) fn begin_outgoing(&mut self, length: BodyLength) {
+    fn begin_outgoing(&mut self, length: BodyLength) {
         self.outgoing = match length {
             BodyLength::None | BodyLength::Bytes(0) => Outgoing::Over,
             BodyLength::Bytes(bytes) => Outgoing::Bytes(bytes),
@@ -74,12 +111,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         };
     }
 
-    /// Ready when the other side has ended. Looks only after the body has come whole; what comes then is the next message.
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.is_incoming_over() { self.poll_ended(cx) } else { Poll::Pending }
     }
 
-    /// Reads ahead, so far as is kept, to see whether the connection has ended.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.wire.ahead().len() < AHEAD_BYTES_MAX {
             match self.wire.poll_fill(cx) {
@@ -91,23 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         Poll::Pending
     }
 
-    /// What `work` answers; none when the other side goes away first. What it sends meanwhile is kept.
-    pub(crate) async fn unless_ended<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => self.poll_ended(cx).map(|()| None),
-        })
-        .await
-    }
-
-    /// The whole body that came in was consumed.
-    pub(crate) fn is_incoming_over(&self) -> bool {
+    fn is_incoming_over(&self) -> bool {
         matches!(self.incoming, Incoming::Over)
     }
 
-    /// What is still to come, where that is known.
-    pub(crate) fn incoming_left(&self) -> Option<u64> {
+    fn incoming_left(&self) -> Option<u64> {
         match &self.incoming {
             Incoming::Over => Some(0),
             Incoming::Bytes(left) => Some(*left),
@@ -115,8 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         }
     }
 
-    /// So much of the body is at the start of what was read ahead; 0 when it is over.
-    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
         loop {
             let at_hand = match &mut self.incoming {
                 Incoming::Over => return Poll::Ready(Ok(0)),
@@ -145,8 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         }
     }
 
-    /// Data that `poll_data` showed is done with.
-    pub(crate) fn consume(&mut self, data: usize) {
+    fn consume(&mut self, data: usize) {
         self.wire.consume(data);
         match &mut self.incoming {
             Incoming::Bytes(left) => {
@@ -160,8 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         }
     }
 
-    /// Sends of `data` what goes at once, framed. More than was promised is not sent.
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.outgoing {
             Outgoing::Over => Poll::Ready(Ok(data.len())),
             Outgoing::UntilClose => self.wire.poll_send(cx, data),
@@ -190,9 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         }
     }
 
-    /// Nothing follows; what that takes goes out with the next flush. False: more was promised, and this connection can
-    /// carry nothing else.
-    pub(crate) fn finish(&mut self) -> bool {
+    fn finish(&mut self) -> bool {
         match std::mem::replace(&mut self.outgoing, Outgoing::Over) {
             Outgoing::Over | Outgoing::UntilClose => true,
             Outgoing::Bytes(left) => left == 0,
@@ -207,6 +225,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

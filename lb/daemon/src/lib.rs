@@ -11,26 +11,34 @@ mod admin;
 mod attempt;
 mod backend;
 mod balancer;
+mod bind;
+mod certificates;
 mod choice;
 mod client;
 mod compose;
 mod config;
 mod connection;
+mod conversation;
 mod counters;
+mod door;
 mod entrance;
 mod exchange;
 mod experience;
 mod hold;
+mod http;
 mod http1;
+mod http2;
 mod listen;
 mod marks;
 mod member;
 mod mirror;
+mod multiplex;
 mod pace;
 mod page;
 mod patience;
 mod pool;
 mod probe;
+mod proxied;
 mod refusal;
 mod request;
 mod snapshot;
@@ -65,6 +73,8 @@ const SAVED_TABLE: &str = "route-table";
 #[derive(Debug, Clone, Copy)]
 pub struct Handle {
     pub http: SocketAddr,
+    /// None: there is no TLS.
+    pub https: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
 
@@ -97,14 +107,21 @@ pub enum RunError {
 /// is in flight ends within 10 s.
 pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let listeners = listen::bind(config.http, config.threads.unwrap_or_else(cores).max(1))?;
-    let http = listeners.first().map_or(Ok(config.http), std::net::TcpListener::local_addr);
-    let http = http.map_err(|source| BindError { address: config.http, source })?;
+    let count = config.threads.unwrap_or_else(cores).max(1);
+    let (http, plain) = bind::listeners(config.http, count)?;
+    let (https, tls) = match config.https {
+        Some(address) => bind::listeners(address, count).map(|(bound, listeners)| (Some(bound), listeners))?,
+        None => (None, Vec::new()),
+    };
     let admin = kit::serve::bind(config.admin).await?;
 
     let balancer = Balancer::new(tasks, shutdown);
     if let Some(path) = &config.table {
-        balancer.put(read_table(path)?, false);
+        let table = read_table(path)?;
+        let certificates = balancer.certificates_of(&table);
+        let certificates =
+            certificates.map_err(|error| RunError::TableFile { path: path.clone(), reason: error.to_string() })?;
+        balancer.put(table, certificates, false);
     }
     follow_controller(&config, &balancer, tasks, shutdown)?;
 
@@ -113,7 +130,8 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         .map_err(|source| BindError { address: config.admin, source })?;
     let (sweeping, asked) = (sweep::sweep_forever(Arc::clone(&balancer)), shutdown.asked());
     let (stop, stopping) = watch::channel(false);
-    let ends = listen::start(listeners, &balancer, &stopping, &config).map_err(RunError::Thread)?;
+    let https_port = https.map(|https| config.https_public_port.unwrap_or(https.port()));
+    let ends = listen::start((plain, tls), &balancer, &stopping, &config, https_port).map_err(RunError::Thread)?;
     tasks.spawn("lb-data", async move {
         tokio::select! { () = asked => {}, () = sweeping => {} }
         let _ = stop.send(true);
@@ -121,8 +139,8 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
             let _ = end.await;
         }
     });
-    tracing::info!(%http, %admin, "load balancer serves");
-    Ok(Handle { http, admin })
+    tracing::info!(%http, https = https.map(|https| https.to_string()), %admin, "load balancer serves");
+    Ok(Handle { http, https, admin })
 }
 
 fn follow_controller(

@@ -6,69 +6,50 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use appbase_core::Prefix;
-use kit::serve::BindError;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::balancer::Balancer;
-use crate::client::{Client, Next};
+use crate::certificates::Shaken;
+use crate::client::Client;
 use crate::config::{Config, Limits};
 use crate::connection::Connection;
+use crate::conversation::Ended;
+use crate::door::{self, Door, Socket};
 use crate::entrance::Entrance;
-use crate::exchange::{self, After};
+use crate::http1::Http1;
+use crate::multiplex;
 use crate::pool::Pool;
+use crate::proxied;
 
 /// What is in flight at shutdown may take this long.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Over all threads; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
-const BACKLOG: i32 = 4_096;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// One listener per thread, all bound before anything is served.
-pub(crate) fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
-    let failed = |source| BindError { address, source };
-    // Another program with SO_REUSEPORT would silently share the port: a plain bind tells whether there is one.
-    drop(socket(address, false).map_err(failed)?);
-    let first = socket(address, true).map_err(failed)?;
-    let bound = first.local_addr().map_err(failed)?;
-    let rest = (1..count.max(1)).map(|_| socket(bound, true));
-    std::iter::once(Ok(first)).chain(rest).collect::<io::Result<Vec<_>>>().map_err(failed)
-}
-
-fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    if shared {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(socket.into())
-}
-
-/// Starts one thread per listener; each answers on its channel when it has ended.
+/// Starts one thread per plain listener; each answers on its channel when it has ended. `listeners`: without and with TLS,
+/// of the latter as many or none. `https_port`: where clients find TLS.
 pub(crate) fn start(
-    listeners: Vec<TcpListener>,
+    (plain, tls): (Vec<TcpListener>, Vec<TcpListener>),
     balancer: &Arc<Balancer>,
     stopping: &watch::Receiver<bool>,
     config: &Config,
+    https_port: Option<u16>,
 ) -> io::Result<Vec<oneshot::Receiver<()>>> {
-    let connections_max = CONNECTIONS_MAX / listeners.len().max(1);
-    let start_one = |(number, listener): (usize, TcpListener)| {
+    let connections_max = CONNECTIONS_MAX / plain.len().max(1);
+    let start_one = |(number, (plain, tls)): (usize, (TcpListener, Option<TcpListener>))| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let data = Data {
-            entrance: Entrance::new(Arc::clone(balancer)),
+            entrance: Entrance::new(Arc::clone(balancer), https_port),
             balancer: Arc::clone(balancer),
             pool: Pool::default(),
             copies: Cell::new(0),
@@ -82,16 +63,56 @@ pub(crate) fn start(
         std::thread::Builder::new().name(format!("lb-data-{number}")).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async {
-                match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => data.serve(listener).await,
-                    Err(error) => tracing::error!(error = %error, "listener cannot be used"),
+                let used = |listener| tokio::net::TcpListener::from_std(listener);
+                match (used(plain), tls.map(used).transpose()) {
+                    (Ok(plain), Ok(tls)) => data.serve(Listeners { plain, tls }).await,
+                    (Err(error), _) | (_, Err(error)) => tracing::error!(error = %error, "listener cannot be used"),
                 }
             });
             let _ = ended.send(());
         })?;
         Ok(end)
     };
-    listeners.into_iter().enumerate().map(start_one).collect()
+    let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    plain.into_iter().zip(tls).enumerate().map(start_one).collect()
+}
+
+/// Where one thread takes connections.
+struct Listeners {
+    plain: tokio::net::TcpListener,
+    tls: Option<tokio::net::TcpListener>,
+}
+
+/// A connection as it was accepted.
+struct Accepted {
+    stream: tokio::net::TcpStream,
+    peer: SocketAddr,
+    is_tls: bool,
+}
+
+impl Listeners {
+    async fn accept(&self) -> io::Result<Accepted> {
+        let tls = async {
+            match &self.tls {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        let (accepted, is_tls) = tokio::select! {
+            accepted = self.plain.accept() => (accepted, false),
+            accepted = tls => (accepted, true),
+        };
+        accepted.map(|(stream, peer)| Accepted { stream, peer, is_tls })
+    }
+
+    /// A connection that waits in a queue, or an error at once.
+    async fn accept_now(&self) -> io::Result<Accepted> {
+        tokio::select! {
+            biased;
+            accepted = self.accept() => accepted,
+            () = std::future::ready(()) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
 }
 
 /// What one data thread works with.
@@ -109,7 +130,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    async fn serve(self, listener: tokio::net::TcpListener) {
+    async fn serve(self, listeners: Listeners) {
         let data = Rc::new(self);
         let pool = Rc::clone(&data);
         let sweeping = tokio::task::spawn_local(async move { pool.pool.sweep_forever().await });
@@ -120,8 +141,8 @@ impl Data {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => break,
                 Some(ended) = connections.join_next() => report_panic(&ended),
-                accepted = listener.accept(), if connections.len() < data.connections_max => match accepted {
-                    Ok((stream, client)) => { connections.spawn_local(Rc::clone(&data).connection(stream, client)); }
+                accepted = listeners.accept(), if connections.len() < data.connections_max => match accepted {
+                    Ok(accepted) => { connections.spawn_local(Rc::clone(&data).connection(accepted)); }
                     Err(error) => {
                         tracing::warn!(error = %error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -130,10 +151,10 @@ impl Data {
             }
         }
         // Who is already in the kernel's queue would be refused by closing it.
-        while let Ok((stream, client)) = tokio::task::unconstrained(accept_now(&listener)).await {
-            connections.spawn_local(Rc::clone(&data).connection(stream, client));
+        while let Ok(accepted) = tokio::task::unconstrained(listeners.accept_now()).await {
+            connections.spawn_local(Rc::clone(&data).connection(accepted));
         }
-        drop(listener);
+        drop(listeners);
         let rest = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN_LIMIT, rest).await.is_err() {
             tracing::warn!(connections = connections.len(), "ending with connections in flight");
@@ -142,21 +163,51 @@ impl Data {
         sweeping.abort();
     }
 
-    async fn connection(self: Rc<Self>, stream: tokio::net::TcpStream, client: SocketAddr) {
+    async fn connection(self: Rc<Self>, accepted: Accepted) {
         let edge = &self.balancer.edge;
         edge.connections.fetch_add(1, Ordering::Relaxed);
         edge.connections_open.fetch_add(1, Ordering::Relaxed);
         let _open = OpenConnection(&self.balancer);
+        let Accepted { stream, peer, is_tls } = accepted;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = %error, "connection without TCP_NODELAY");
         }
-        let address = client.ip().to_canonical();
-        let mut client = Client::new(stream, Connection::new(address), self.limits);
-        if self.proxies.iter().any(|proxies| proxies.contains(address)) && !client.take_proxied().await {
-            edge.not_proxied.fetch_add(1, Ordering::Relaxed);
-            return;
+        let mut socket = Socket::new(stream);
+        let Some(client) = self.client_behind(peer.ip().to_canonical(), &mut socket).await else { return };
+        if !is_tls {
+            return self.converse(Door::Plain(socket), client, None).await;
         }
-        let connection = Arc::clone(&client.connection);
+        edge.handshakes.fetch_add(1, Ordering::Relaxed);
+        let (name, shaken) = door::shake_hands(socket, &self.balancer, self.limits.head).await;
+        match shaken {
+            Ok((door, shaken, true)) => multiplex::serve(&self, door, client, Some(Arc::new(shaken))).await,
+            Ok((door, shaken, false)) => self.converse(door, client, Some(Arc::new(shaken))).await,
+            Err(error) => {
+                edge.fail_handshake(error.code());
+                tracing::debug!(%client, name, error = %error, "handshake failed");
+            }
+        }
+    }
+
+    /// Who the client is: the peer, or whom a proxy names. None: the proxy names nobody that could be believed.
+    async fn client_behind(&self, peer: IpAddr, socket: &mut Socket) -> Option<IpAddr> {
+        if !self.proxies.iter().any(|proxies| proxies.contains(peer)) {
+            return Some(peer);
+        }
+        match proxied::take(socket, self.limits.head).await {
+            Ok(client) => Some(client.unwrap_or(peer)),
+            Err(reason) => {
+                tracing::debug!(%peer, reason, "connection refused: it does not begin with a PROXY header");
+                self.balancer.edge.not_proxied.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Requests in HTTP/1, unless the first bytes are of HTTP/2.
+    async fn converse(self: &Rc<Self>, door: Door, client: IpAddr, tls: Option<Arc<Shaken>>) {
+        let connection = Connection::new(client, tls.clone());
+        let mut client = Client::new(Http1::new(door), Arc::clone(&connection), self.limits);
         let mut stopping = self.stopping.clone();
         let idle_at_stop = async {
             let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -167,33 +218,15 @@ impl Data {
                 std::future::pending::<()>().await;
             }
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = self.requests(&mut client) => {}
+            ended = client.converse(self) => ended,
             // Dropping what it does closes both its connections.
-            () = connection.cut() => {}
-            () = idle_at_stop => {}
-        }
-    }
-
-    /// One after the other, until the connection ends.
-    async fn requests(self: &Rc<Self>, client: &mut Client) {
-        loop {
-            let after = match client.next().await {
-                Next::Request => exchange::carry(self, client).await,
-                Next::Refused(refusal) => {
-                    if refusal.code == "client-timeout" {
-                        self.balancer.edge.late_heads.fetch_add(1, Ordering::Relaxed);
-                    }
-                    exchange::refuse(self, client, refusal).await
-                }
-                Next::Nothing => After::Gone,
-            };
-            match after {
-                After::GoesOn if !*self.stopping.borrow() => {}
-                After::GoesOn | After::Closes => return client.linger().await,
-                After::Gone => return,
-            }
+            () = connection.cut() => Ended::Here,
+            () = idle_at_stop => Ended::Here,
+        };
+        if let Ended::IsHttp2 = ended {
+            multiplex::serve(self, client.http.into_door(), connection.client, tls).await;
         }
     }
 }
@@ -206,16 +239,7 @@ impl Drop for OpenConnection<'_> {
     }
 }
 
-/// A connection that waits in the queue, or an error at once.
-async fn accept_now(listener: &tokio::net::TcpListener) -> io::Result<(tokio::net::TcpStream, SocketAddr)> {
-    tokio::select! {
-        biased;
-        accepted = listener.accept() => accepted,
-        () = std::future::ready(()) => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-fn report_panic(ended: &Result<(), tokio::task::JoinError>) {
+pub(crate) fn report_panic(ended: &Result<(), tokio::task::JoinError>) {
     if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
         tracing::error!("serving a connection panicked");
     }

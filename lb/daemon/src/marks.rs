@@ -15,4 +15,6 @@ pub(crate) struct Marks {
     pub(crate) place: Option<u16>,
     /// What it sees is not for everybody.
     pub(crate) preview: bool,
+    /// It asks over TLS alone for so many seconds (RFC 6797); 0: nothing is said of that.
+    pub(crate) https_for_s: u64,
 }

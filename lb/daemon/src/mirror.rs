@@ -13,6 +13,7 @@ use lb_core::http1::{BodyLength, framing};
 use crate::backend::Backend;
 use crate::connection::Connection;
 use crate::counters::ReleaseCounters;
+use crate::http::Http;
 use crate::listen::Data;
 use crate::pool::Instance;
 use crate::request;
@@ -47,7 +48,7 @@ pub(crate) fn send(
 /// The answer's status, once all of it came.
 async fn exchange(data: &Data, backend: &Arc<Backend>, head: &[u8], method: &str) -> io::Result<u16> {
     // Inside, so that a drain waits for it.
-    let (connection, number) = (Connection::new(std::net::Ipv4Addr::UNSPECIFIED.into()), request::number());
+    let (connection, number) = (Connection::new(std::net::Ipv4Addr::UNSPECIFIED.into(), None), request::number());
     connection.begin_request(number);
     let Some(_entry) = backend.enter(&connection, number) else { return Err(io::ErrorKind::NotConnected.into()) };
     tokio::select! {

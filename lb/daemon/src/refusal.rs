@@ -5,6 +5,8 @@
 //! | --- | --- | --- | --- |
 //! | `bad-framing`, `bad-host`, `bad-path` | 400 | client | two programs could read it differently |
 //! | `bad-framing` | 501 | client | a transfer coding other than `chunked` |
+//! | `misdirected` | 421 | client | the connection was made for another host; a new one is for this |
+//! | `client-certificate` | 403 | client | the app asks for a certificate of the client, and without TLS there is none |
 //! | `bad-method` | 405 | client | `CONNECT`: lb is no forward proxy |
 //! | `client-timeout` | 408 | client | the head took longer than 10 s; the body was silent for 60 s, or brought less than 1 KiB in 30 s |
 //! | `head-too-large` | 431 | client | more than 32 KiB or 100 fields |
@@ -21,7 +23,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use lb_core::rule::Rule;
+use lb_core::rule::{Ask, Rule};
 
 use crate::attempt::InstanceFault;
 
@@ -94,6 +96,22 @@ impl Refusal {
             rule: Some(Arc::clone(rule)),
             ..Self::new(status, "redirect", location)
         }
+    }
+
+    /// No failure: the app is asked over TLS alone.
+    pub(crate) fn to_https(host: &str, port: u16, ask: &Ask<'_>) -> Self {
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        let query = if ask.query.is_empty() { String::new() } else { format!("?{}", ask.query) };
+        let location = format!("https://{host}{port}{}{query}", ask.path);
+        Self { location: Some(location.clone()), ..Self::new(308, "redirect", location) }
+    }
+
+    pub(crate) fn misdirected() -> Self {
+        Self::new(421, "misdirected", "this connection was made for another host: ask on a new one")
+    }
+
+    pub(crate) fn no_client_certificate() -> Self {
+        Self::new(403, "client-certificate", "this app asks for a client's certificate: ask over https, and show one")
     }
 
     pub(crate) fn maintenance(text: &str) -> Self {

@@ -13,6 +13,7 @@ use lb_core::v1::InstanceState;
 use lb_core::{Section, Table, retry};
 
 use crate::backend::Backend;
+use crate::certificates::Certificates;
 use crate::counters::ReleaseCounters;
 use crate::hold::Line;
 
@@ -23,6 +24,8 @@ pub(crate) struct Snapshot {
     pub(crate) version: u64,
     /// None before the first table.
     pub(crate) table: Option<Arc<Table>>,
+    /// Those of the table.
+    pub(crate) certificates: Arc<Certificates>,
     /// Exactly the sections of the table.
     sections: BTreeMap<SectionKey, SectionTargets>,
 }
@@ -148,6 +151,7 @@ impl Snapshot {
     /// The table with the health of this moment. Which backends take requests is told to them.
     pub(crate) fn of(
         table: &Arc<Table>,
+        certificates: Arc<Certificates>,
         backends: &DashMap<InstanceId, Arc<Backend>>,
         lasting: &mut Lasting,
         now: Duration,
@@ -167,7 +171,7 @@ impl Snapshot {
             (section.key.clone(), targets)
         });
         let sections = sections.collect();
-        Self { version: *snapshots, table: Some(Arc::clone(table)), sections }
+        Self { version: *snapshots, table: Some(Arc::clone(table)), certificates, sections }
     }
 
     pub(crate) fn section(&self, key: &SectionKey) -> Option<&SectionTargets> {

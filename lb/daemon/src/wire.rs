@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What one read takes at first; most messages fit.
@@ -28,11 +28,26 @@ pub(crate) struct Wire<S> {
     /// How much of `out` is written.
     sent: usize,
     written: u64,
+    /// The stream may keep some of what it took (TLS does).
+    unflushed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, ahead: BytesMut::new(), read_bytes: READ_BYTES, out: Vec::new(), sent: 0, written: 0 }
+        Self {
+            stream,
+            ahead: BytesMut::new(),
+            read_bytes: READ_BYTES,
+            out: Vec::new(),
+            sent: 0,
+            written: 0,
+            unflushed: false,
+        }
+    }
+
+    /// The stream, and what was read of it ahead.
+    pub(crate) fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.ahead.freeze())
     }
 
     pub(crate) fn stream(&self) -> &S {
@@ -100,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Nothing waits to be written.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.out.is_empty()
+        self.out.is_empty() && !self.unflushed
     }
 
     /// Forgets what waits to be written. False: a part of it is out already.
@@ -146,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += went as u64;
+            self.unflushed = true;
             let of_waiting = went.min(waiting.len());
             self.sent += of_waiting;
             if self.sent == self.out.len() {
@@ -160,7 +176,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// All that waits is with the system.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write(cx, &[]))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Tells the other side that nothing follows.

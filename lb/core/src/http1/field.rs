@@ -23,7 +23,7 @@ pub enum Known {
     /// `HTTP2-Settings`.
     ThisHop,
     /// Says where a request came from, or what the platform says of it. A client's own word for that ends here: `Forwarded`,
-    /// `X-Forwarded-*`, `X-Platform-*`, `X-Real-IP`.
+    /// `X-Forwarded-*`, `X-Platform-*`, `X-Real-IP`, `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
     Origin,
     Other,
 }
@@ -41,6 +41,8 @@ impl Known {
             7 if is("trailer") => Self::ThisHop,
             9 if is("forwarded") || is("x-real-ip") => Self::Origin,
             10 if is("connection") => Self::Connection,
+            11 if is("client-cert") => Self::Origin,
+            17 if is("client-cert-chain") => Self::Origin,
             10 if is("keep-alive") => Self::ThisHop,
             12 if is("content-type") => Self::ContentType,
             12 if is("x-request-id") => Self::XRequestId,
@@ -187,6 +189,8 @@ mod tests {
             ("X-Forwarded-Anything", Known::Origin),
             ("X-Forwarded", Known::Other),
             ("x-real-ip", Known::Origin),
+            ("Client-Cert", Known::Origin),
+            ("client_cert_chain", Known::ThisHop),
             ("X_Forwarded_For", Known::ThisHop),
             ("Content_Length", Known::ThisHop),
             ("my_header", Known::Other),

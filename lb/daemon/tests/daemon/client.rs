@@ -6,14 +6,19 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kit::Tasks;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) struct Client {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 #[derive(Debug)]
@@ -32,10 +37,31 @@ impl Answer {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr, tasks: &Tasks) -> Result<Self, String> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| format!("handshake: {error}"))?;
-        tasks.spawn("client", async move { drop(connection.await) });
+        Self::over(stream, false, tasks).await
+    }
+
+    /// In HTTP/2, without asking whether that is understood.
+    pub(crate) async fn connect_http2(address: SocketAddr, tasks: &Tasks) -> Result<Self, String> {
+        let stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
+        Self::over(stream, true, tasks).await
+    }
+
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        is_http2: bool,
+        tasks: &Tasks,
+    ) -> Result<Self, String> {
+        let failed = |error| format!("handshake: {error}");
+        let io = TokioIo::new(stream);
+        let sender = if is_http2 {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
+            tasks.spawn("client", async move { drop(connection.await) });
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
+            tasks.spawn("client", async move { drop(connection.await) });
+            Sender::Http1(sender)
+        };
         Ok(Self { sender })
     }
 
@@ -45,8 +71,17 @@ impl Client {
         request: Request<Full<Bytes>>,
     ) -> Result<axum::http::Response<Incoming>, String> {
         let says = |error: hyper::Error| kit::problem::chain(&error);
-        self.sender.ready().await.map_err(|error| format!("not ready: {}", says(error)))?;
-        self.sender.send_request(request).await.map_err(says)
+        let unready = |error| format!("not ready: {}", says(error));
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await.map_err(unready)?;
+                sender.send_request(request).await.map_err(says)
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await.map_err(unready)?;
+                sender.send_request(in_http2(request)).await.map_err(says)
+            }
+        }
     }
 
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
@@ -68,6 +103,15 @@ pub(crate) fn request(method: Method, path: &str, body: &str) -> Request<Full<By
         .header("host", "hello.example")
         .body(Full::new(Bytes::from(body.to_owned())))
         .unwrap()
+}
+
+/// The host is a part of the target there.
+fn in_http2(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    if let Some(host) = request.headers_mut().remove("host") {
+        let target = format!("http://{}{}", host.to_str().unwrap(), request.uri());
+        *request.uri_mut() = target.parse().unwrap();
+    }
+    request
 }
 
 /// Sends bytes as they are and reads until the other side closes.

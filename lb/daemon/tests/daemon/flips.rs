@@ -40,19 +40,24 @@ enum Kind {
     NewConnections,
     Post,
     Slow,
+    Http2,
+    Http2Post,
 }
 
 /// One client of a kind, until told to stop.
 async fn load(seen: Arc<Seen>, kind: Kind, address: std::net::SocketAddr, tasks: kit::Tasks) {
-    let mut client = Client::connect(address, &tasks).await.unwrap();
+    let mut client = match kind {
+        Kind::Http2 | Kind::Http2Post => Client::connect_http2(address, &tasks).await.unwrap(),
+        _ => Client::connect(address, &tasks).await.unwrap(),
+    };
     while seen.goes_on() {
         match kind {
-            Kind::KeepAlive => seen.note(client.get("/").await, "keep-alive"),
+            Kind::KeepAlive | Kind::Http2 => seen.note(client.get("/").await, "keep-alive"),
             Kind::NewConnections => match Client::connect(address, &tasks).await {
                 Ok(mut client) => seen.note(client.get("/").await, "new connection"),
                 Err(error) => seen.note(Err(error), "connect"),
             },
-            Kind::Post => {
+            Kind::Post | Kind::Http2Post => {
                 let number = seen.posted.fetch_add(1, Ordering::SeqCst);
                 let mut post = request(Method::POST, "/echo", &"b".repeat(number as usize % 3000));
                 post.headers_mut().insert("x-test-id", number.into());
@@ -73,11 +78,18 @@ async fn five_hundred_flips_under_load_lose_nothing_and_do_nothing_twice() {
     stage.up("green").await;
 
     let seen = Arc::new(Seen::default());
-    let clients: Vec<_> = [(Kind::KeepAlive, 6), (Kind::NewConnections, 3), (Kind::Post, 6), (Kind::Slow, 6)]
-        .into_iter()
-        .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
-        .map(|kind| stage.tasks.spawn("load", load(Arc::clone(&seen), kind, stage.lb.http, stage.tasks.clone())))
-        .collect();
+    let clients: Vec<_> = [
+        (Kind::KeepAlive, 6),
+        (Kind::NewConnections, 3),
+        (Kind::Post, 6),
+        (Kind::Slow, 6),
+        (Kind::Http2, 4),
+        (Kind::Http2Post, 4),
+    ]
+    .into_iter()
+    .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
+    .map(|kind| stage.tasks.spawn("load", load(Arc::clone(&seen), kind, stage.lb.http, stage.tasks.clone())))
+    .collect();
     for flip in 1..=FLIPS {
         stage.controller.publish(&[tables[flip as usize % 2].clone()]).await;
     }

@@ -82,6 +82,8 @@ pub(crate) fn config() -> Config {
     let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
     Config {
         http: anywhere,
+        https: None,
+        https_public_port: None,
         admin: anywhere,
         member: MemberId::parse("lb-1").unwrap(),
         controller: None,

@@ -1,0 +1,204 @@
+//! Certificates: what lb proves its names with. One value goes with one table; a handshake takes the one that is in force
+//! when it begins, so a new certificate cuts nobody.
+//!
+//! Each certificate has a TLS configuration of its own, kept from table to table as long as nothing of it changes.
+//! Nothing is shown to a client that names no host, or one that no certificate is for: the handshake ends with an alert.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use appbase_core::SectionKey;
+use appbase_core::v1::Certificate;
+use lb_core::{Table, host};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
+
+/// Why a table's certificates cannot be used. Never with a key in it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    #[error("certificate for {name} of {key}: {reason}")]
+    Unusable { key: SectionKey, name: String, reason: String },
+    #[error("authorities of the clients of {key}: {reason}")]
+    Authorities { key: SectionKey, reason: String },
+}
+
+/// All of a table, by name.
+#[derive(Default)]
+pub(crate) struct Certificates {
+    exact: BTreeMap<String, Arc<Shown>>,
+    /// `*.` taken off.
+    wildcard: BTreeMap<String, Arc<Shown>>,
+}
+
+/// A certificate, ready to be shown.
+pub(crate) struct Shown {
+    certificate: Certificate,
+    /// Clients must show one of their own that one of these signed; PEM.
+    pub(crate) client_authorities: Option<String>,
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").field("names", &self.certificate.names).finish_non_exhaustive()
+    }
+}
+
+/// What a finished handshake says of its connection.
+#[derive(Debug)]
+pub(crate) struct Shaken {
+    /// The host that the client named, canonical.
+    pub(crate) name: String,
+    pub(crate) shown: Arc<Shown>,
+    /// The client's own, as a `Client-Cert` header has it (RFC 9440).
+    pub(crate) client_certificate: Option<String>,
+}
+
+impl Shaken {
+    /// Whether a request for this host may come on the connection (RFC 9110, section 7.4): the host was named in the
+    /// handshake, or the certificate that was shown is for it as well.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        self.name == host || self.shown.covers(host)
+    }
+}
+
+impl Shown {
+    fn covers(&self, host: &str) -> bool {
+        let names = &self.certificate.names;
+        names.contains(host) || host::wildcard_of(host).is_some_and(|domain| names.contains(&format!("*.{domain}")))
+    }
+}
+
+impl Certificates {
+    /// Those of a table. What did not change is taken over from `before`.
+    pub(crate) fn of(table: &Table, before: &Self) -> Result<Self, CertificateError> {
+        let mut all = Self::default();
+        for section in table.sections() {
+            let tls = &section.published.tls;
+            for certificate in &tls.certificates {
+                let shown = match before.same(certificate, tls.client_authorities.as_ref()) {
+                    Some(shown) => shown,
+                    None => Arc::new(Shown::new(&section.key, certificate, tls.client_authorities.as_ref())?),
+                };
+                for name in &certificate.names {
+                    let (map, name) = match name.strip_prefix("*.") {
+                        Some(domain) => (&mut all.wildcard, domain),
+                        None => (&mut all.exact, name.as_str()),
+                    };
+                    map.entry(name.to_owned()).or_insert_with(|| Arc::clone(&shown));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn same(&self, certificate: &Certificate, authorities: Option<&String>) -> Option<Arc<Shown>> {
+        let name = certificate.names.first()?;
+        let found = match name.strip_prefix("*.") {
+            Some(domain) => self.wildcard.get(domain),
+            None => self.exact.get(name),
+        };
+        let is_same =
+            |shown: &&Arc<Shown>| shown.certificate == *certificate && shown.client_authorities.as_ref() == authorities;
+        found.filter(is_same).cloned()
+    }
+
+    /// The one for a host, canonical.
+    pub(crate) fn find(&self, host: &str) -> Option<&Arc<Shown>> {
+        self.exact.get(host).or_else(|| self.wildcard.get(host::wildcard_of(host)?))
+    }
+}
+
+impl Shown {
+    fn new(
+        key: &SectionKey,
+        certificate: &Certificate,
+        authorities: Option<&String>,
+    ) -> Result<Self, CertificateError> {
+        let unusable = |reason: String| CertificateError::Unusable {
+            key: key.clone(),
+            name: certificate.names.first().cloned().unwrap_or_default(),
+            reason,
+        };
+        let certified = certified(certificate).map_err(unusable)?;
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(error.to_string()))?;
+        let builder = match authorities {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let refused = |reason: String| CertificateError::Authorities { key: key.clone(), reason };
+                let roots = roots(pem).map_err(refused)?;
+                let provider = Arc::new(ring::default_provider());
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| refused(error.to_string()))?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Resumed by tickets alone: they need no memory here. Whoever must show a certificate shows it each time.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        match (authorities, ticketer()) {
+            (None, Some(ticketer)) => config.ticketer = ticketer,
+            _ => config.send_tls13_tickets = 0,
+        }
+        Ok(Self {
+            certificate: certificate.clone(),
+            client_authorities: authorities.cloned(),
+            config: Arc::new(config),
+        })
+    }
+}
+
+/// One for all configurations, so that a session outlives its certificate. Its keys change every few hours.
+fn ticketer() -> Option<Arc<dyn ProducesTickets>> {
+    static TICKETER: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
+    TICKETER.get_or_init(|| ring::Ticketer::new().ok()).clone()
+}
+
+/// Reads a certificate and its key, and whether they belong together.
+fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
+    let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| format!("its chain is not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("its chain has no certificate: give the leaf and what leads to its authority, in PEM".to_owned());
+    }
+    // What the parser says could show a part of the key.
+    let key = PrivateKeyDer::from_pem_slice(certificate.key.0.as_bytes());
+    let key = key.map_err(|_| "its key is not PEM: give PKCS #8, PKCS #1 or SEC 1".to_owned())?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| error.to_string())
+}
+
+fn roots(pem: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("they are not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("there is no certificate among them".to_owned()) } else { Ok(roots) }
+}
+
+/// For clients to whom no certificate is shown: their handshake ends with an alert that says so.
+pub(crate) fn nobody() -> Arc<ServerConfig> {
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl ResolvesServerCert for Nothing {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+
+    static NOBODY: OnceLock<Arc<ServerConfig>> = OnceLock::new();
+    let config = NOBODY.get_or_init(|| {
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().expect("ring has suites of all versions");
+        Arc::new(builder.with_no_client_auth().with_cert_resolver(Arc::new(Nothing)))
+    });
+    Arc::clone(config)
+}
