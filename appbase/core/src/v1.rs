@@ -16,7 +16,9 @@ pub use balance::{Balance, BalancePolicy, HashKey};
 pub use https::{Certificate, HttpsPolicy, PrivateKey, Tls};
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
 pub use probe::{Check, Probe};
-pub use release::{InstanceSpec, Limits, Policy, ProcessTraffic, Release, Source, TrafficSpec, Value, VersionDocument};
+pub use release::{
+    InstanceSpec, Limits, Policy, ProcessTraffic, Protocol, Release, Source, TrafficSpec, Value, VersionDocument,
+};
 pub use route::{HeaderEdits, Redirect, Route};
 pub use status::{Counters, Health, InstanceReport, MemberKind, MemberStatus, ProbeAnswer, Refusal};
 pub use table::TableUpdate;

@@ -61,7 +61,9 @@ fn as_live(record: &ReleaseRecord, server: &ServerName) -> Run {
 
 #[cfg(test)]
 mod tests {
-    use appbase_core::v1::{Balance, InstanceSpec, Policy, Probe, ProcessTraffic, Release, Route, Source, TrafficSpec};
+    use appbase_core::v1::{
+        Balance, InstanceSpec, Policy, Probe, ProcessTraffic, Protocol, Release, Route, Source, TrafficSpec,
+    };
     use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, Version};
     use dns_core::v1::{PlatformNames, View};
 
@@ -104,7 +106,10 @@ mod tests {
             processes: BTreeMap::from([(web.clone(), spec)]),
             traffic: TrafficSpec {
                 routes: paths.iter().map(route).collect(),
-                processes: BTreeMap::from([(web.clone(), ProcessTraffic { probe, balance: Balance::default() })]),
+                processes: BTreeMap::from([(
+                    web.clone(),
+                    ProcessTraffic { probe, balance: Balance::default(), protocol: Protocol::default() },
+                )]),
                 policy: Policy::default(),
             },
         };

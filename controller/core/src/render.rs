@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use appbase_core::v1::{Balance, Policy, Probe, Tls};
+use appbase_core::v1::{Balance, Policy, Probe, Protocol, Tls};
 use appbase_core::{AppName, Digest, EnvironmentName, ProcessName, ReleaseNumber};
 use dns_core::v1::{AppNames, NameSection, NamedInstance};
 use lb_core::v1::{Cohort, Conditions, Drain, InstanceState, Mirror, Pool, PoolInstance, Preview, RouteSection};
@@ -29,6 +29,7 @@ pub fn route_section(
             weight: weight(live, split, instance.release),
             probes: releases.get(&instance.release).map(probes).unwrap_or_default(),
             balance: releases.get(&instance.release).map(balance).unwrap_or_default(),
+            protocols: releases.get(&instance.release).map(protocols).unwrap_or_default(),
             instances: BTreeMap::new(),
         });
         pool.instances.insert(id.clone(), PoolInstance { process: instance.process.clone(), address, state });
@@ -135,6 +136,13 @@ fn balance(record: &ReleaseRecord) -> BTreeMap<ProcessName, Balance> {
     let processes = &record.release.traffic.processes;
     let own = processes.iter().filter(|(_, traffic)| traffic.balance != Balance::default());
     own.map(|(name, traffic)| (name.clone(), traffic.balance.clone())).collect()
+}
+
+/// Where it is not HTTP/1.1.
+fn protocols(record: &ReleaseRecord) -> BTreeMap<ProcessName, Protocol> {
+    let processes = &record.release.traffic.processes;
+    let own = processes.iter().filter(|(_, traffic)| !traffic.protocol.is_default());
+    own.map(|(name, traffic)| (name.clone(), traffic.protocol)).collect()
 }
 
 fn pool_state(state: Traffic) -> Option<InstanceState> {

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{
-    Balance, Check, HttpsPolicy, InstanceSpec, Policy, Probe, ProcessTraffic, Redirect, Release, Route, Source,
-    TrafficSpec, Value, VersionDocument,
+    Balance, Check, HttpsPolicy, InstanceSpec, Policy, Probe, ProcessTraffic, Protocol, Redirect, Release, Route,
+    Source, TrafficSpec, Value, VersionDocument,
 };
 use appbase_core::{EnvironmentName, ProcessName, ReleaseNumber};
 
@@ -68,6 +68,7 @@ struct Described<'a> {
     port: Option<u16>,
     health: Option<&'a Check>,
     balance: &'a BalanceFile,
+    protocol: Protocol,
     instances: Option<u32>,
     limits: &'a LimitsFile,
     overlap: bool,
@@ -92,7 +93,7 @@ pub fn resolve(
         if described.port.is_some() {
             let probe = probe(described.health, &file.traffic, defaults)?;
             let balance = balance(described.balance)?;
-            traffic.insert(name.clone(), ProcessTraffic { probe, balance });
+            traffic.insert(name.clone(), ProcessTraffic { probe, balance, protocol: described.protocol });
         }
         let spec = InstanceSpec {
             source: document.source.clone(),
@@ -135,6 +136,7 @@ fn described(file: &AppFile) -> Vec<(ProcessName, Described<'_>)> {
                 port: process.port,
                 health: process.health.as_ref(),
                 balance: &process.balance,
+                protocol: process.protocol,
                 instances: process.instances,
                 limits: &process.limits,
                 overlap: process.overlap,
@@ -150,6 +152,7 @@ fn described(file: &AppFile) -> Vec<(ProcessName, Described<'_>)> {
             port: file.port,
             health: file.health.as_ref(),
             balance: &file.balance,
+            protocol: file.protocol,
             instances: file.instances,
             limits: &file.limits,
             overlap: false,

@@ -302,6 +302,7 @@ pub(crate) mod tests {
             weight: 1,
             probes: BTreeMap::from([(web, Probe::default())]),
             balance: BTreeMap::new(),
+            protocols: BTreeMap::new(),
             instances: BTreeMap::from([(id, instance)]),
         };
         let key = SectionKey::app(&environment, &app);

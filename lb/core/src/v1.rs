@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use appbase_core::v1::{Balance, Probe, Route, Tls};
+use appbase_core::v1::{Balance, Probe, Protocol, Route, Tls};
 use appbase_core::{AppName, Digest, EnvironmentName, InstanceId, Prefix, ProcessName, ReleaseNumber, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,9 @@ pub struct Pool {
     /// How requests are spread over the instances of a process; as `Balance::default` where none is given.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub balance: BTreeMap<ProcessName, Balance>,
+    /// What each process speaks; HTTP/1.1 where nothing is given.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub protocols: BTreeMap<ProcessName, Protocol>,
     pub instances: BTreeMap<InstanceId, PoolInstance>,
 }
 

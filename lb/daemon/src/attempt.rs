@@ -6,17 +6,16 @@
 //! client ◄──body────────────────── instance      after it, with what is left of the request
 //! ```
 
-use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
-use lb_core::http1::{BodyLength, HeadError};
+use lb_core::http1::{BodyLength, ResponseHead};
 use lb_core::retry::Sent;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::http::{BodyError, Http};
+use crate::http::{Answers, BodyError, Http};
 use crate::pace::Pace;
 use crate::pool::Instance;
 
@@ -74,9 +73,9 @@ impl Replay {
     }
 }
 
-pub(crate) struct Attempt<'a, H> {
+pub(crate) struct Attempt<'a, H, I> {
     pub(crate) client: &'a mut Client<H>,
-    pub(crate) instance: &'a mut Instance,
+    pub(crate) instance: &'a mut Instance<I>,
     replay: &'a mut Replay,
     /// How much of `replay` has gone to this instance.
     replayed: usize,
@@ -108,26 +107,32 @@ pub(crate) struct Attempt<'a, H> {
     downward: Pace,
 }
 
-impl<'a, H: Http> Attempt<'a, H> {
+impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
     /// The request's head waits on the instance's wire. `is_patient`: it says itself that it asks for a stream.
     pub(crate) fn new(
         client: &'a mut Client<H>,
-        instance: &'a mut Instance,
+        instance: &'a mut Instance<I>,
         replay: &'a mut Replay,
         framing: &RequestFraming,
         is_patient: bool,
     ) -> Self {
         instance.http.begin_outgoing(framing.body);
         let limits = client.limits;
+        let mut expects_continue = framing.expects_continue;
+        if I::IS_SHARED && expects_continue {
+            // Windows hold a body back there: nobody has to be asked for it.
+            client.http.interim(&ResponseHead::go_on());
+            expects_continue = false;
+        }
         Self {
             replay,
             replayed: 0,
             has_body: !matches!(framing.body, BodyLength::None | BodyLength::Bytes(0)),
             sent_body: false,
-            written_before: instance.http.wire.written(),
+            written_before: instance.http.written(),
             request_over: false,
             deaf: false,
-            expects_continue: framing.expects_continue,
+            expects_continue,
             continued: false,
             interim: 0,
             answering: false,
@@ -145,7 +150,7 @@ impl<'a, H: Http> Attempt<'a, H> {
 
     /// How much of the request the instance may have.
     pub(crate) fn sent(&self) -> Sent {
-        match (self.instance.http.wire.written() - self.written_before, self.has_body && !self.sent_body) {
+        match (self.instance.http.written() - self.written_before, self.has_body && !self.sent_body) {
             (0, _) => Sent::Nothing,
             (_, true) => Sent::HeadOnly,
             (_, false) => Sent::Body,
@@ -159,7 +164,7 @@ impl<'a, H: Http> Attempt<'a, H> {
 
     /// Something of an answer came.
     pub(crate) fn is_answered(&self) -> bool {
-        self.interim > 0 || !self.instance.http.wire.ahead().is_empty()
+        self.interim > 0 || self.instance.http.has_begun()
     }
 
     /// The instance has all of the request.
@@ -183,28 +188,18 @@ impl<'a, H: Http> Attempt<'a, H> {
         if is_safe || !self.has_body || !self.instance.reused {
             return;
         }
-        let wire = &mut self.instance.http.wire;
-        // A wire that takes not even a head is left to what follows.
-        let flushed = poll_fn(|cx| Poll::Ready(wire.poll_flush(cx))).await;
-        tokio::task::yield_now().await;
-        let ended = poll_fn(|cx| Poll::Ready(matches!(wire.poll_fill(cx), Poll::Ready(Ok(0) | Err(_))))).await;
-        self.deaf = ended || matches!(flushed, Poll::Ready(Err(_)));
+        self.deaf = self.instance.http.has_ended().await;
     }
 
     /// Sends the request until the head of its answer is there.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseFraming, Fault>> {
         let _ = self.poll_upward(cx)?;
         loop {
-            if self.instance.take_head().map_err(|error| Fault::Instance(invalid(error)))? {
-                if !self.instance.head.is_interim() {
-                    break;
-                }
-                self.pass_interim()?;
-                continue;
-            }
-            match self.instance.http.wire.poll_fill(cx) {
-                Poll::Ready(Ok(read)) if read > 0 => {}
-                Poll::Ready(_) => return Poll::Ready(Err(Fault::Instance(InstanceFault::BrokeOff))),
+            let Instance { http, head, .. } = &mut *self.instance;
+            match http.poll_head(cx, head) {
+                Poll::Ready(Ok(())) if head.is_interim() => self.pass_interim()?,
+                Poll::Ready(Ok(())) => break,
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(Fault::Instance(fault))),
                 Poll::Pending => return self.poll_waiting(cx),
             }
         }
@@ -256,7 +251,7 @@ impl<'a, H: Http> Attempt<'a, H> {
                 continue;
             }
             if self.request_over {
-                self.deaf = ready!(self.instance.http.wire.poll_flush(cx)).is_err();
+                self.deaf = ready!(self.instance.http.poll_flush(cx)).is_err();
                 return Poll::Ready(Ok(()));
             }
             match self.client.http.poll_data(cx) {
@@ -265,6 +260,9 @@ impl<'a, H: Http> Attempt<'a, H> {
                     // From here on it is the instance that takes its time.
                     self.moved = Instant::now();
                     self.sent_body |= self.has_body;
+                    if let Some(trailers) = self.client.http.take_trailers() {
+                        self.instance.http.put_trailers(trailers);
+                    }
                     self.deaf = !self.instance.http.finish();
                 }
                 Poll::Ready(Ok(data)) => ready!(self.poll_pass_up(cx, data))?,
@@ -274,8 +272,8 @@ impl<'a, H: Http> Attempt<'a, H> {
                     if !self.waits_for_continue() {
                         self.upward.begin();
                     }
-                    self.deaf = matches!(self.instance.http.wire.poll_flush(cx), Poll::Ready(Err(_)));
-                    self.client_owes = self.instance.http.wire.is_flushed();
+                    self.deaf = matches!(self.instance.http.poll_flush(cx), Poll::Ready(Err(_)));
+                    self.client_owes = self.instance.http.is_flushed();
                     return Poll::Pending;
                 }
             }
@@ -325,6 +323,9 @@ impl<'a, H: Http> Attempt<'a, H> {
         loop {
             match self.instance.http.poll_data(cx) {
                 Poll::Ready(Ok(0)) => {
+                    if let Some(trailers) = self.instance.http.take_trailers() {
+                        self.client.http.put_trailers(trailers);
+                    }
                     self.client.http.finish();
                     return match self.client.http.poll_flush(cx) {
                         Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
@@ -333,7 +334,7 @@ impl<'a, H: Http> Attempt<'a, H> {
                     };
                 }
                 Poll::Ready(Ok(data)) => {
-                    let data = &self.instance.http.wire.ahead()[..data];
+                    let data = &self.instance.http.data()[..data];
                     match self.client.http.poll_send(cx, data) {
                         Poll::Ready(Ok(sent)) => {
                             self.instance.http.consume(sent);
@@ -371,7 +372,7 @@ impl<'a, H: Http> Attempt<'a, H> {
             return Poll::Ready(Ok(()));
         }
         // Nothing follows the answer but the end of the connection.
-        if self.instance.http.wire.poll_fill(cx).is_ready() {
+        if self.instance.http.poll_ended(cx).is_ready() {
             self.deaf = true;
             return Poll::Ready(Ok(()));
         }
@@ -385,12 +386,4 @@ impl<'a, H: Http> Attempt<'a, H> {
         self.downward.begin();
         self.poll_silence(cx, self.client.limits.silence).map(|()| Err(Fault::ClientStuck))
     }
-}
-
-fn invalid(error: HeadError) -> InstanceFault {
-    InstanceFault::Invalid(match error {
-        HeadError::TooLarge => "its head is larger than 32 KiB or has more than 100 fields",
-        HeadError::BareLf => "a line of its head ends with LF alone",
-        _ => "its head is not HTTP/1.1",
-    })
 }

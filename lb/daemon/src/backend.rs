@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use appbase_core::v1::{Balance, Health, Probe, ProbeAnswer};
+use appbase_core::v1::{Balance, Health, Probe, ProbeAnswer, Protocol};
 use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 use kit::gate::{Gate, Pass};
 use kit::member::InForce;
@@ -75,6 +75,7 @@ pub(crate) struct Judgement {
     pub(crate) place: Place,
     pub(crate) machine: HealthMachine,
     pub(crate) probe: Probe,
+    pub(crate) protocol: Protocol,
     pub(crate) balance: Balance,
     pub(crate) ejection: Ejection,
     /// The host that traffic will come with; none: its address.

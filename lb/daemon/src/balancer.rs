@@ -166,9 +166,10 @@ impl Balancer {
         if let Some(backend) = self.backends.get(id).filter(|backend| backend.address == address) {
             let mut known = backend.judgement();
             (known.place, known.balance) = (judgement.place, judgement.balance);
-            if known.probe != judgement.probe || known.host != judgement.host {
+            if (&known.probe, &known.host, known.protocol) != (&judgement.probe, &judgement.host, judgement.protocol) {
                 known.probe = judgement.probe;
                 known.host = judgement.host;
+                known.protocol = judgement.protocol;
                 backend.probe_now.notify_one();
             }
             drop(known);
@@ -382,6 +383,7 @@ fn first_judgement(
     Judgement {
         machine: if presumed { HealthMachine::presumed() } else { HealthMachine::pending(now) },
         probe: pool.and_then(|pool| pool.probes.get(&process)).cloned().unwrap_or_default(),
+        protocol: pool.and_then(|pool| pool.protocols.get(&process)).copied().unwrap_or_default(),
         balance: pool.and_then(|pool| pool.balance.get(&process)).cloned().unwrap_or_default(),
         ejection: Ejection::default(),
         host: hosts.find(|host| !host.starts_with('*')).map(str::to_owned),

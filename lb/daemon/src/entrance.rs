@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use appbase_core::v1::Tls;
+use appbase_core::v1::{Protocol, Tls};
 use lb_core::http1::Fields;
 use lb_core::rule::Ask;
 use lb_core::v1::RouteSection;
@@ -145,10 +145,14 @@ impl Entrance {
             self.balancer.edge.retries_denied.fetch_add(1, Ordering::Relaxed);
             return Err(Refusal::no_instance("the app's requests were sent again too often of late"));
         }
-        let copy =
-            choice.mirror(targets, target).map(|target| (Arc::clone(&target.backend), Arc::clone(&target.counters)));
+        let copy = choice
+            .mirror(targets, target)
+            // A copy is written as HTTP/1.1.
+            .filter(|target| target.protocol == Protocol::Http1)
+            .map(|target| (Arc::clone(&target.backend), Arc::clone(&target.counters)));
         ctx.counters = preview.is_none().then(|| Arc::clone(&target.counters));
         (ctx.marks, ctx.copy, ctx.charged) = (marks, copy, charged);
+        ctx.protocol = target.protocol;
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         if let Some(access) = &mut ctx.access {
             access.release = target.release;

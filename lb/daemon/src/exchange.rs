@@ -14,16 +14,20 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use appbase_core::v1::Protocol;
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 use lb_core::retry::{self, Failure, Sent};
 use lb_core::{host, path};
+use tokio::net::TcpStream;
 
 use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
 use crate::client::{Client, Told};
 use crate::compose::{self, Answered, Forwarded};
 use crate::entrance::Asked;
-use crate::http::Http;
+use crate::http::{Answers, Http};
+use crate::http1::Http1;
+use crate::http2::upstream::Upstream;
 use crate::listen::Data;
 use crate::mirror;
 use crate::pool::Instance;
@@ -177,11 +181,31 @@ impl Exchange<'_> {
         ctx: &mut RequestContext,
         framing: &RequestFraming,
     ) -> Outcome {
-        let mut instance = match self.connect(client, ctx).await {
-            Some(Ok(instance)) => instance,
-            Some(Err(error)) => return self.not_connected(client, ctx, &error),
-            None => return Outcome::Broke(End::ClientGone),
+        let connected = match ctx.protocol {
+            Protocol::Http1 => match self.connect(client, ctx).await {
+                Some(Ok(instance)) => return self.forward(client, ctx, framing, instance).await,
+                Some(Err(error)) => Some(error),
+                None => None,
+            },
+            Protocol::H2c => match self.open(client, ctx).await {
+                Some(Ok(instance)) => return self.forward(client, ctx, framing, instance).await,
+                Some(Err(error)) => Some(error),
+                None => None,
+            },
         };
+        match connected {
+            Some(error) => self.not_connected(client, ctx, &error),
+            None => Outcome::Broke(End::ClientGone),
+        }
+    }
+
+    async fn forward<H: Http, I: Answers>(
+        &mut self,
+        client: &mut Client<H>,
+        ctx: &mut RequestContext,
+        framing: &RequestFraming,
+        mut instance: Instance<I>,
+    ) -> Outcome {
         let Some(entry) = &ctx.entry else { return Outcome::Broke(End::Unknown) };
         let is_patient = framing.upgrade || asks_for_stream(&client.head);
         // It was read before, so it is sound.
@@ -207,7 +231,7 @@ impl Exchange<'_> {
             let method = if client.head.method() == "HEAD" { "HEAD" } else { "GET" };
             mirror::send(self.data, backend, counters, copy, method);
         }
-        compose::request(instance.http.wire.out(), &client.head, framing, &forwarded);
+        compose::request(instance.http.lines(), &client.head, framing, &forwarded);
 
         let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, is_patient);
         attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
@@ -271,9 +295,8 @@ impl Exchange<'_> {
             ctx.complete();
             return Outcome::Over(After::Closes);
         }
-        let reusable = answer.keep_alive && attempt.is_request_over() && instance.http.wire.ahead().is_empty();
-        if reusable {
-            self.data.pool.give_back(instance);
+        if answer.keep_alive && attempt.is_request_over() {
+            I::give_back(instance, &self.data.pool);
         } else {
             drop(instance);
         }
@@ -283,7 +306,11 @@ impl Exchange<'_> {
     }
 
     /// Error: no connection. None: the client went away meanwhile.
-    async fn connect<H: Http>(&self, client: &mut Client<H>, ctx: &mut RequestContext) -> Option<io::Result<Instance>> {
+    async fn connect<H: Http>(
+        &self,
+        client: &mut Client<H>,
+        ctx: &mut RequestContext,
+    ) -> Option<io::Result<Instance<Http1<TcpStream>>>> {
         let backend = ctx.entry.as_ref()?.backend();
         let safe = retry::is_idempotent(client.head.method());
         if !ctx.distrusts_pool
@@ -292,6 +319,16 @@ impl Exchange<'_> {
             return Some(Ok(instance));
         }
         client.http.unless_ended(self.data.pool.connect(backend)).await
+    }
+
+    /// The same in HTTP/2.
+    async fn open<H: Http>(
+        &self,
+        client: &mut Client<H>,
+        ctx: &RequestContext,
+    ) -> Option<io::Result<Instance<Upstream>>> {
+        let backend = ctx.entry.as_ref()?.backend();
+        client.http.unless_ended(self.data.pool.open(backend)).await
     }
 
     fn not_connected<H: Http>(&self, client: &Client<H>, ctx: &mut RequestContext, error: &io::Error) -> Outcome {
@@ -311,11 +348,11 @@ impl Exchange<'_> {
         Outcome::Failed { refusal: Refusal::unreachable(), again }
     }
 
-    fn failed<H: Http>(
+    fn failed<H: Http, I: Answers>(
         &self,
         client: &Client<H>,
         ctx: &mut RequestContext,
-        instance: &Instance,
+        instance: &Instance<I>,
         state: (Sent, bool),
         fault: Fault,
     ) -> Outcome {
@@ -361,12 +398,12 @@ impl Exchange<'_> {
     }
 
     /// The instance leaves HTTP on this connection.
-    async fn switch<H: Http>(
+    async fn switch<H: Http, I: Answers>(
         &self,
         client: &mut Client<H>,
         ctx: &mut RequestContext,
         framing: &RequestFraming,
-        mut instance: Instance,
+        mut instance: Instance<I>,
     ) -> Outcome {
         if !framing.upgrade {
             let fault = InstanceFault::Invalid("it switches protocols without being asked");
@@ -390,15 +427,11 @@ impl Exchange<'_> {
             Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
         compose::response(client.http.lines(), &instance.head, &answer, &answered);
         let patience = &mut client.patience;
-        let Some(wire) = client.http.wire() else { return Outcome::Broke(End::Unknown) };
-        let mut tunnel = Tunnel::new(
-            wire,
-            &mut instance.http.wire,
-            patience,
-            &client.connection,
-            is_websocket,
-            client.limits.stream_silence,
-        );
+        let (Some(wire), Some(to_instance)) = (client.http.wire(), instance.http.wire()) else {
+            return Outcome::Broke(End::Unknown);
+        };
+        let mut tunnel =
+            Tunnel::new(wire, to_instance, patience, &client.connection, is_websocket, client.limits.stream_silence);
         match poll_fn(|cx| tunnel.poll(cx)).await {
             Ok(()) => Outcome::Over(After::Closes),
             Err(error) => {
@@ -433,9 +466,9 @@ fn of_this_connection(ctx: &RequestContext) -> Result<(), Refusal> {
 }
 
 /// Writes the head of the answer. Whether the connection can go on after it.
-fn begin_answer<H: Http>(
+fn begin_answer<H: Http, I: Answers>(
     client: &mut Client<H>,
-    instance: &Instance,
+    instance: &Instance<I>,
     ctx: &RequestContext,
     may_go_on: bool,
     answer: &ResponseFraming,

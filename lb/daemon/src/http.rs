@@ -6,11 +6,14 @@ use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
+use ::http::HeaderMap;
 use lb_core::http1::chunked::ChunkError;
 use lb_core::http1::{BodyLength, ResponseHead};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::attempt::InstanceFault;
 use crate::compose::Lines;
+use crate::pool::{Instance, Pool};
 use crate::wire::Wire;
 
 /// Why a body cannot be read to its end.
@@ -80,6 +83,14 @@ pub(crate) trait Http {
     /// Ready when the other side has ended; what it sends meanwhile is kept, so far as there is room.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// What comes after the body, once it is over.
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        None
+    }
+
+    /// These follow the body; where they cannot, they are lost.
+    fn put_trailers(&mut self, _: HeaderMap) {}
+
     /// The bytes below, for what leaves HTTP; none where that cannot be.
     fn wire(&mut self) -> Option<&mut Wire<Self::Stream>>;
 
@@ -92,4 +103,19 @@ pub(crate) trait Http {
         })
         .await
     }
+}
+
+/// The side of an instance.
+pub(crate) trait Answers: Http + Sized {
+    /// Ready when the head of an answer, or one before it, was read into `head`.
+    fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<(), InstanceFault>>;
+
+    /// Something of an answer came.
+    fn has_begun(&self) -> bool;
+
+    /// Sends what waits, and looks whether the instance has closed the connection.
+    async fn has_ended(&mut self) -> bool;
+
+    /// It can carry another request.
+    fn give_back(instance: Instance<Self>, pool: &Pool);
 }

@@ -1,14 +1,18 @@
 //! Http1: one side of an exchange in HTTP/1: the body that comes in on a wire, and the one that goes out on it.
 
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use lb_core::http1::{BodyLength, Chunked, ResponseHead, chunked};
+use lb_core::http1::{BodyLength, Chunked, HeadError, HeadScan, ResponseHead, chunked};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
+use crate::attempt::InstanceFault;
 use crate::compose;
 use crate::door::Door;
-use crate::http::{BodyError, Http};
+use crate::http::{Answers, BodyError, Http};
+use crate::pool::{Instance, Pool};
 use crate::wire::Wire;
 
 /// What a side sends while nobody wants it yet is kept up to this.
@@ -19,6 +23,7 @@ pub(crate) struct Http1<S> {
     pub(crate) wire: Wire<S>,
     incoming: Incoming,
     outgoing: Outgoing,
+    scan: HeadScan,
 }
 
 #[derive(Debug)]
@@ -40,7 +45,19 @@ enum Outgoing {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { wire: Wire::new(stream), incoming: Incoming::Over, outgoing: Outgoing::Over }
+        Self { wire: Wire::new(stream), incoming: Incoming::Over, outgoing: Outgoing::Over, scan: HeadScan::default() }
+    }
+}
+
+impl Http1<TcpStream> {
+    /// Takes the next head from what came. False: more of it is to come.
+    pub(crate) fn take_head(&mut self, head: &mut ResponseHead) -> Result<bool, HeadError> {
+        let Some(place) = self.scan.find(self.wire.ahead())? else { return Ok(false) };
+        let end = place.end;
+        head.read(&self.wire.ahead()[place])?;
+        self.wire.consume(end);
+        self.scan = HeadScan::default();
+        Ok(true)
     }
 }
 
@@ -223,10 +240,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http for Http1<S> {
     }
 }
 
+impl Answers for Http1<TcpStream> {
+    fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<(), InstanceFault>> {
+        while !self.take_head(head).map_err(invalid)? {
+            match ready!(self.wire.poll_fill(cx)) {
+                Ok(read) if read > 0 => {}
+                _ => return Poll::Ready(Err(InstanceFault::BrokeOff)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.wire.ahead().is_empty()
+    }
+
+    async fn has_ended(&mut self) -> bool {
+        // A wire that takes not even a head is left to what follows.
+        let flushed = poll_fn(|cx| Poll::Ready(self.wire.poll_flush(cx))).await;
+        tokio::task::yield_now().await;
+        let ended = poll_fn(|cx| Poll::Ready(matches!(self.wire.poll_fill(cx), Poll::Ready(Ok(0) | Err(_))))).await;
+        ended || matches!(flushed, Poll::Ready(Err(_)))
+    }
+
+    fn give_back(instance: Instance<Self>, pool: &Pool) {
+        if instance.http.wire.ahead().is_empty() {
+            pool.give_back(instance);
+        }
+    }
+}
+
+fn invalid(error: HeadError) -> InstanceFault {
+    InstanceFault::Invalid(match error {
+        HeadError::TooLarge => "its head is larger than 32 KiB or has more than 100 fields",
+        HeadError::BareLf => "a line of its head ends with LF alone",
+        _ => "its head is not HTTP/1.1",
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

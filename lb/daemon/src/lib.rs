@@ -13,6 +13,7 @@ mod backend;
 mod balancer;
 mod bind;
 mod certificates;
+mod channels;
 mod choice;
 mod client;
 mod compose;

@@ -9,11 +9,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lb_core::http1::{BodyLength, framing};
+use tokio::net::TcpStream;
 
 use crate::backend::Backend;
 use crate::connection::Connection;
 use crate::counters::ReleaseCounters;
 use crate::http::Http;
+use crate::http1::Http1;
 use crate::listen::Data;
 use crate::pool::Instance;
 use crate::request;
@@ -87,10 +89,10 @@ async fn carry(data: &Data, backend: &Backend, head: &[u8], method: &str) -> io:
 }
 
 /// Reads up to the head of the answer; whether the connection can carry another request.
-fn poll_head(instance: &mut Instance, cx: &mut Context<'_>, method: &str) -> Poll<io::Result<bool>> {
+fn poll_head(instance: &mut Instance<Http1<TcpStream>>, cx: &mut Context<'_>, method: &str) -> Poll<io::Result<bool>> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     loop {
-        if instance.take_head().map_err(|_| invalid())? {
+        if instance.http.take_head(&mut instance.head).map_err(|_| invalid())? {
             if !instance.head.is_interim() {
                 let framing = framing::of_response(&instance.head, method).map_err(|_| invalid())?;
                 instance.http.begin_incoming(framing.body);

@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::connection::Connection;
 use crate::door::Door;
 use crate::exchange;
-use crate::http2::{self, Http2};
+use crate::http2::served::{self, Served};
 use crate::listen::{self, Data};
 use crate::refusal::Refusal;
 
@@ -108,8 +108,8 @@ async fn stream(
 ) {
     let connection = Connection::new(client, tls);
     let mut head = lb_core::http1::RequestHead::default();
-    let read = http2::read_head(&request, &mut head);
-    let http = Http2::new(request.into_body(), respond);
+    let read = served::read_head(&request, &mut head);
+    let http = Served::new(request.into_body(), respond);
     let mut client = Client::new(http, Arc::clone(&connection), data.limits);
     client.head = head;
     let carrying = async {

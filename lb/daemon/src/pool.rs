@@ -11,13 +11,15 @@ use std::mem::MaybeUninit;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use lb_core::http1::{HeadError, HeadScan, ResponseHead};
+use lb_core::http1::ResponseHead;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
+use crate::channels::Channels;
 use crate::http1::Http1;
+use crate::http2::upstream::Upstream;
 
 /// Instances are near: what takes longer is gone.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -32,17 +34,16 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection to an instance.
 #[derive(Debug)]
-pub(crate) struct Instance {
-    pub(crate) http: Http1<TcpStream>,
+pub(crate) struct Instance<I> {
+    pub(crate) http: I,
     pub(crate) head: ResponseHead,
-    pub(crate) scan: HeadScan,
     serial: u64,
     /// It carried a request before.
     pub(crate) reused: bool,
     idle_since: Instant,
 }
 
-impl Instance {
+impl Instance<Http1<TcpStream>> {
     /// Nothing came since the last answer, not even the end. What the runtime knows of that costs nothing and is a
     /// moment old; the system is asked for a request that could not be sent again.
     fn is_quiet(&self, safe: bool) -> bool {
@@ -53,28 +54,33 @@ impl Instance {
         let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
+}
 
-    /// Takes the next head from what came. False: more of it is to come.
-    pub(crate) fn take_head(&mut self) -> Result<bool, HeadError> {
-        let Some(place) = self.scan.find(self.http.wire.ahead())? else { return Ok(false) };
-        let end = place.end;
-        self.head.read(&self.http.wire.ahead()[place])?;
-        self.http.wire.consume(end);
-        self.scan = HeadScan::default();
-        Ok(true)
+impl<I> Instance<I> {
+    fn new(http: I, backend: &Backend) -> Self {
+        let (head, idle_since) = (ResponseHead::default(), Instant::now());
+        Self { http, head, serial: backend.serial, reused: false, idle_since }
     }
+}
+
+async fn stream_to(backend: &Backend) -> io::Result<TcpStream> {
+    let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(backend.address)).await;
+    let stream = connected.map_err(|_| io::ErrorKind::TimedOut)??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[derive(Default)]
 pub(crate) struct Pool {
+    channels: Channels,
     /// By backend, the oldest first.
-    idle: RefCell<BTreeMap<u64, Vec<Instance>>>,
+    idle: RefCell<BTreeMap<u64, Vec<Instance<Http1<TcpStream>>>>>,
     count: Cell<usize>,
 }
 
 impl Pool {
     /// A connection that waits, unless it waited for too long. `safe`: the request can be sent again.
-    pub(crate) fn take(&self, backend: &Backend, safe: bool) -> Option<Instance> {
+    pub(crate) fn take(&self, backend: &Backend, safe: bool) -> Option<Instance<Http1<TcpStream>>> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(&backend.serial)?;
         let limit = if safe { IDLE_SAFE } else { IDLE_UNSAFE };
@@ -88,22 +94,21 @@ impl Pool {
         None
     }
 
-    pub(crate) async fn connect(&self, backend: &Backend) -> io::Result<Instance> {
-        let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(backend.address)).await;
-        let stream = connected.map_err(|_| io::ErrorKind::TimedOut)??;
-        stream.set_nodelay(true)?;
-        Ok(Instance {
-            http: Http1::new(stream),
-            head: ResponseHead::default(),
-            scan: HeadScan::default(),
-            serial: backend.serial,
-            reused: false,
-            idle_since: Instant::now(),
-        })
+    pub(crate) async fn connect(&self, backend: &Backend) -> io::Result<Instance<Http1<TcpStream>>> {
+        Ok(Instance::new(Http1::new(stream_to(backend).await?), backend))
+    }
+
+    /// A stream on a connection in HTTP/2: on one there is, where one has room.
+    pub(crate) async fn open(&self, backend: &Backend) -> io::Result<Instance<Upstream>> {
+        let stream = match self.channels.take(backend) {
+            Some(stream) => stream,
+            None => self.channels.add(backend, stream_to(backend).await?).await?,
+        };
+        Ok(Instance::new(stream, backend))
     }
 
     /// It can carry another request.
-    pub(crate) fn give_back(&self, mut instance: Instance) {
+    pub(crate) fn give_back(&self, mut instance: Instance<Http1<TcpStream>>) {
         if self.count.get() >= IDLE_MAX {
             return;
         }
@@ -130,6 +135,7 @@ impl Pool {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             self.sweep();
+            self.channels.sweep();
         }
     }
 }

@@ -49,11 +49,11 @@ async fn probe_forever(balancer: &Balancer, backend: &Backend) {
     // The last failure that counted.
     let mut failed_at = None;
     loop {
-        let (probe, host) = {
+        let (probe, protocol, host) = {
             let judgement = backend.judgement();
-            (judgement.probe.clone(), judgement.host.clone())
+            (judgement.probe.clone(), judgement.protocol, judgement.host.clone())
         };
-        let answer = ask(backend.address, &probe, host.as_deref()).await;
+        let answer = ask(backend.address, &probe, protocol, host.as_deref()).await;
         let now = balancer.clock.elapsed();
         let interval = Duration::from_millis(probe.interval_ms);
         let counts = passed(&answer) || was_up || failed_at.is_none_or(|at| now - at >= interval);

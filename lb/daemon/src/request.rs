@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use appbase_core::v1::Protocol;
 use lb_core::preview;
 use lb_core::rule::Rule;
 
@@ -34,6 +35,8 @@ pub(crate) struct RequestContext {
     pub(crate) id: String,
     /// The rule that took it, when that changes anything in messages.
     pub(crate) rule: Option<Arc<Rule>>,
+    /// What the instance speaks.
+    pub(crate) protocol: Protocol,
     /// Where it is now; dropping it leaves.
     pub(crate) entry: Option<Entry>,
     /// Backends that failed it.
@@ -95,6 +98,7 @@ impl RequestContext {
             path: String::new(),
             id: String::new(),
             rule: None,
+            protocol: Protocol::default(),
             entry: None,
             tried: Vec::new(),
             charged: 0,

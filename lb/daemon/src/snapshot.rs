@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use appbase_core::v1::{Balance, Health};
+use appbase_core::v1::{Balance, Health, Protocol};
 use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 use dashmap::DashMap;
 use lb_core::pick::{self, Share};
@@ -56,6 +56,7 @@ pub(crate) struct Target {
     pub(crate) backend: Arc<Backend>,
     pub(crate) release: ReleaseNumber,
     pub(crate) counters: Arc<ReleaseCounters>,
+    pub(crate) protocol: Protocol,
     /// Clients stay with their instance: the number of the process in the name of their cookie.
     pub(crate) sticky: Option<u32>,
     /// It joined others: from when on, and for how long, it takes less than its share.
@@ -215,7 +216,8 @@ fn processes_of(
                 let counters = Arc::clone(&counters[release]);
                 let turn = Arc::clone(turns.entry((instance.process.clone(), *release)).or_default());
                 let (release, weight, active) = (*release, pool.weight, Vec::new());
-                groups.push(Group { release, weight, balance, counters, turn, active });
+                let protocol = pool.protocols.get(&instance.process).copied().unwrap_or_default();
+                groups.push(Group { release, weight, balance, protocol, counters, turn, active });
             }
             match groups.last_mut().filter(|_| takes) {
                 Some(group) => group.active.push(Active::of(backend)),
@@ -246,6 +248,7 @@ struct Group {
     release: ReleaseNumber,
     weight: u32,
     balance: Balance,
+    protocol: Protocol,
     counters: Arc<ReleaseCounters>,
     turn: Arc<AtomicU64>,
     active: Vec<Active>,
@@ -289,7 +292,7 @@ fn targets_of(groups: Vec<Group>, number: u32, now: Duration) -> ProcessTargets 
 
 /// Those of a group that take requests; none when there are none.
 fn share_of(group: Group, number: u32, panic: bool, now: Duration) -> Option<Share<Target>> {
-    let Group { release, weight, balance, counters, turn, active } = group;
+    let Group { release, weight, balance, protocol, counters, turn, active } = group;
     let is_up = |one: &&Active| one.health == Health::Up;
     // They were left out while others were there, and those may have gone down since.
     let out = active.iter().filter(is_up).filter(|one| one.ejected).count();
@@ -321,6 +324,7 @@ fn share_of(group: Group, number: u32, panic: bool, now: Duration) -> Option<Sha
         backend: one.backend,
         release,
         counters: Arc::clone(&counters),
+        protocol,
         sticky: balance.sticky.then_some(number),
         starts_slowly: starts_slowly(since).then(|| (Duration::from_nanos(since), window)),
     };

@@ -113,6 +113,25 @@ pub struct ProcessTraffic {
     pub probe: Probe,
     #[serde(default)]
     pub balance: Balance,
+    #[serde(default, skip_serializing_if = "Protocol::is_default")]
+    pub protocol: Protocol,
+}
+
+/// What a process speaks on its port, without TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, and what it upgrades to (WebSocket).
+    #[default]
+    Http1,
+    /// HTTP/2 from the first byte on (RFC 9113, section 3.3): gRPC.
+    H2c,
+}
+
+impl Protocol {
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The times of a traffic move (settle 2 s, probe deadline 60 s, drains 30 s, rollback window 10 min), and how clients

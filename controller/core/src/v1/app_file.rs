@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::ProcessName;
-use appbase_core::v1::{BalancePolicy, Check, HeaderEdits};
+use appbase_core::v1::{BalancePolicy, Check, HeaderEdits, Protocol};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -17,6 +17,8 @@ pub struct AppFile {
     /// How lb asks: a path, `tcp`, `grpc` or `grpc:SERVICE`; `/health` unless given.
     pub health: Option<Check>,
     pub balance: BalanceFile,
+    /// What process `web` speaks on its port: `http1` unless given, or `h2c`.
+    pub protocol: Protocol,
     /// Hosts the app answers besides its own names; `*` is every host.
     pub hosts: Vec<String>,
     /// Path prefix on all hosts; `/` unless given.
@@ -77,6 +79,7 @@ pub struct ProcessFile {
     pub port: Option<u16>,
     pub health: Option<Check>,
     pub balance: BalanceFile,
+    pub protocol: Protocol,
     pub instances: Option<u32>,
     pub limits: LimitsFile,
     /// Old and new may run side by side although the process has no port.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use appbase_core::v1::{
-    Balance, Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release,
-    Route, Source, TrafficSpec,
+    Balance, Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Protocol,
+    Release, Route, Source, TrafficSpec,
 };
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
@@ -114,7 +114,7 @@ pub(crate) fn release(number: ReleaseNumber) -> ReleaseRecord {
             routes: vec![Route::new(None, "/", web.clone())],
             processes: BTreeMap::from([(
                 web.clone(),
-                ProcessTraffic { probe: Probe::default(), balance: Balance::default() },
+                ProcessTraffic { probe: Probe::default(), balance: Balance::default(), protocol: Protocol::default() },
             )]),
             policy,
         },

@@ -108,6 +108,11 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// 100 Continue.
+    pub fn go_on() -> Self {
+        Self { status: 100, minor: 1, ..Self::default() }
+    }
+
     pub fn read(&mut self, bytes: &[u8]) -> Result<(), HeadError> {
         let mut lines = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut []);

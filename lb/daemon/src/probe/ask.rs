@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use appbase_core::v1::{Check, Probe, ProbeAnswer};
+use appbase_core::v1::{Check, Probe, ProbeAnswer, Protocol};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -21,13 +21,14 @@ const GRPC_PATH: &str = "/grpc.health.v1.Health/Check";
 /// Status and the beginning of the body; a check without either has neither.
 type Said = (Option<u16>, Vec<u8>);
 
-pub(super) async fn ask(address: SocketAddr, probe: &Probe, host: Option<&str>) -> ProbeAnswer {
+pub(super) async fn ask(address: SocketAddr, probe: &Probe, protocol: Protocol, host: Option<&str>) -> ProbeAnswer {
     let limit = Duration::from_millis(probe.timeout_ms);
     let mut answer = ProbeAnswer { tries: 0, status: None, body: String::new(), error: None };
     let host = host.map_or_else(|| address.to_string(), str::to_owned);
     let asked = async {
         let stream = TcpStream::connect(address).await.map_err(|error| refusal(&error))?;
         match &probe.check {
+            Check::Http { path } if protocol == Protocol::H2c => http2(stream, path, &host).await,
             Check::Http { path } => http(stream, path, &host).await,
             Check::Tcp => Ok((None, Vec::new())),
             Check::Grpc { service } => grpc(stream, service, &host).await,
@@ -70,12 +71,27 @@ async fn http(stream: TcpStream, path: &str, host: &str) -> Result<Said, String>
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| kit::problem::chain(&error))?;
-    let answered = async {
-        let response = sender.send_request(request).await?;
-        let (status, mut body) = (response.status().as_u16(), response.into_body());
-        Ok((Some(status), beginning(&mut body).await?))
-    };
-    driven(answered, connection).await
+    driven(status_and_body(sender.send_request(request)), connection).await
+}
+
+/// The same in HTTP/2, without TLS.
+async fn http2(stream: TcpStream, path: &str, host: &str) -> Result<Said, String> {
+    let request = http::Request::get(format!("http://{host}{path}"))
+        .header(http::header::USER_AGENT, USER_AGENT)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .map_err(|error| kit::problem::chain(&error))?;
+    driven(status_and_body(sender.send_request(request)), connection).await
+}
+
+async fn status_and_body(
+    response: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
+) -> hyper::Result<Said> {
+    let response = response.await?;
+    let (status, mut body) = (response.status().as_u16(), response.into_body());
+    Ok((Some(status), beginning(&mut body).await?))
 }
 
 /// The health service of gRPC, over HTTP/2 without TLS. `SERVING` passes.

@@ -9,6 +9,7 @@ mod controller;
 mod drain;
 mod flips;
 mod forward;
+mod grpc;
 mod health;
 mod hold;
 mod http2;

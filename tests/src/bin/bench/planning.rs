@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use appbase_core::v1::{
-    Balance, Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Release,
-    Route, Source, TrafficSpec,
+    Balance, Health, InstanceReport, InstanceSpec, MemberKind, MemberStatus, Policy, Probe, ProcessTraffic, Protocol,
+    Release, Route, Source, TrafficSpec,
 };
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
@@ -249,7 +249,7 @@ fn release(environment: &EnvironmentName, app: &AppName, version: Version) -> Re
             routes: vec![Route::new(host, "/", web.clone())],
             processes: BTreeMap::from([(
                 web.clone(),
-                ProcessTraffic { probe: Probe::default(), balance: Balance::default() },
+                ProcessTraffic { probe: Probe::default(), balance: Balance::default(), protocol: Protocol::default() },
             )]),
             policy: Policy::default(),
         },
