@@ -79,6 +79,6 @@ fi
 
 say ""
 say "platform is up:"
-say "  traffic     http://127.0.0.1:8080"
+say "  traffic     http://127.0.0.1:8080, https://localhost:8443 (to trust it: bin/platformctl cert trust)"
 say "  names       dig @127.0.0.1 -p 1053 hello-world.${PLATFORMER_DOMAIN:-platform}"
 say "  control     bin/platformctl status"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # dist.sh [PROFILE]: the release archive, unpacked in an empty directory and installed as a person without cargo would:
 # the whole platform under 512 MiB, the first app live, nothing killed for memory, twice harmless. Needs Docker, and the
-# ports 8080, 8081, 8082 and 1053. Takes everything away in the end.
+# ports 8080, 8443, 8081, 8082 and 1053. Takes everything away in the end.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 say() { printf '%s\n' "$*"; }

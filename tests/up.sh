@@ -1,6 +1,6 @@
 #!/bin/sh
 # up.sh: the verbs of a checkout where no Docker answers: up twice, the tour's commands, down keeps the data, up again
-# brings it back, destroy leaves nothing. Needs the ports 8080, 8081, 8082 and 1053.
+# brings it back, destroy leaves nothing. Needs the ports 8080, 8443, 8081, 8082 and 1053.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"

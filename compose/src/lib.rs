@@ -20,6 +20,9 @@ pub struct Config {
     /// Where lb takes requests.
     #[arg(long, env = "PLATFORMER_LB_HTTP", default_value = "0.0.0.0:8080")]
     pub http: SocketAddr,
+    /// Where lb takes requests over TLS.
+    #[arg(long, env = "PLATFORMER_LB_HTTPS", default_value = "0.0.0.0:8443")]
+    pub https: SocketAddr,
     /// Where dns answers (UDP and TCP).
     #[arg(long, env = "PLATFORMER_DNS_LISTEN", default_value = "0.0.0.0:1053")]
     pub dns: SocketAddr,
@@ -88,6 +91,7 @@ pub async fn run(config: &Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<
     let mut part: lb::Config = settings("lb")?;
     (part.http, part.admin, part.data) = (config.http, lb_admin, Some(config.data.join("lb")));
     (part.controller, part.token_file) = (Some(format!("http://{api}")), Some(keys.join("lb.token")));
+    part.https = Some(if config.free_ports { free_port() } else { config.https });
     let http = lb::run(part, tasks, shutdown).await?.http;
 
     let mut part: dns::Config = settings("dns")?;

@@ -180,6 +180,7 @@ impl Docker {
             ],
             Part::Lb1 | Part::Lb2 => vec![
                 ("PLATFORMER_LB_HTTP", "0.0.0.0:8080".to_owned()),
+                ("PLATFORMER_LB_HTTPS", "0.0.0.0:8443".to_owned()),
                 ("PLATFORMER_LB_ADMIN", at(9180)),
                 ("PLATFORMER_LB_MEMBER", part.word().to_owned()),
                 ("PLATFORMER_LB_DATA", data),
@@ -345,9 +346,12 @@ impl Docker {
         archive::archive(vec![image], (leftovers::PROJECT, &self.project))
     }
 
-    pub fn addresses(&self) -> (BTreeMap<Part, SocketAddr>, BTreeMap<Part, SocketAddr>) {
+    /// Where its parts listen, where their admin endpoints are, and where lbs take requests over TLS.
+    pub fn addresses(&self) -> [BTreeMap<Part, SocketAddr>; 3] {
         let of = |at: &dyn Fn(Part) -> SocketAddr| Part::ALL.iter().map(|part| (*part, at(*part))).collect();
-        (of(&|part| self.listen(part)), of(&|part| self.admin(part)))
+        let mut https = of(&|part| (self.control(part), 8443).into());
+        https.retain(|part, _| matches!(part, Part::Lb1 | Part::Lb2));
+        [of(&|part| self.listen(part)), of(&|part| self.admin(part)), https]
     }
 }
 

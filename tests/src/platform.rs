@@ -68,6 +68,8 @@ pub struct Platform {
     directory: tempfile::TempDir,
     listen: BTreeMap<Part, SocketAddr>,
     admin: BTreeMap<Part, SocketAddr>,
+    /// Where lbs take requests over TLS.
+    https: BTreeMap<Part, SocketAddr>,
     pub(crate) children: BTreeMap<Part, Child>,
     pub(crate) settings: Vec<(String, String)>,
     /// Programs with fail points, where there are such.
@@ -104,7 +106,7 @@ impl Platform {
         let mut platform = Self::prepare();
         if engine == Engine::Docker {
             let docker = Docker::prepare(&platform.settings, &platform.keys());
-            (platform.listen, platform.admin) = docker.addresses();
+            [platform.listen, platform.admin, platform.https] = docker.addresses();
             platform.docker = Some(docker);
         }
         platform.start_parts();
@@ -133,6 +135,7 @@ impl Platform {
             directory: tempfile::tempdir().expect("a directory"),
             listen: Part::ALL.iter().map(|part| (*part, free_address(*part == Part::Dns))).collect(),
             admin: Part::ALL.iter().map(|part| (*part, free_address(false))).collect(),
+            https: [Part::Lb1, Part::Lb2].map(|lb| (lb, free_address(false))).into(),
             children: BTreeMap::new(),
             settings: [("NAME_TTL_MS", "200"), ("SETTLE_MS", "200"), ("PROBE_INTERVAL_MS", "100")]
                 .map(|(name, value)| (format!("PLATFORMER_{name}"), value.to_owned()))
@@ -179,6 +182,11 @@ impl Platform {
 
     pub fn address(&self, part: Part) -> SocketAddr {
         self.listen[&part]
+    }
+
+    /// Of an lb.
+    pub fn https(&self, part: Part) -> SocketAddr {
+        self.https[&part]
     }
 
     pub fn api(&self) -> String {
@@ -243,6 +251,7 @@ impl Platform {
             ],
             Part::Lb1 | Part::Lb2 => vec![
                 ("PLATFORMER_LB_HTTP", listen),
+                ("PLATFORMER_LB_HTTPS", self.https[&part].to_string()),
                 ("PLATFORMER_LB_ADMIN", admin),
                 ("PLATFORMER_LB_DATA", data),
                 ("PLATFORMER_LB_MEMBER", part.word().to_owned()),
