@@ -349,7 +349,7 @@ impl Docker {
     /// Where its parts listen, where their admin endpoints are, and where lbs take requests over TLS.
     pub fn addresses(&self) -> [BTreeMap<Part, SocketAddr>; 3] {
         let of = |at: &dyn Fn(Part) -> SocketAddr| Part::ALL.iter().map(|part| (*part, at(*part))).collect();
-        let mut https = of(&|part| (self.control(part), 8443).into());
+        let mut https: BTreeMap<Part, SocketAddr> = of(&|part| (self.control(part), 8443).into());
         https.retain(|part, _| matches!(part, Part::Lb1 | Part::Lb2));
         [of(&|part| self.listen(part)), of(&|part| self.admin(part)), https]
     }

@@ -4,6 +4,7 @@
 //! What running instances read (`Release`, `InstanceConfig`, labels) is frozen for a major version.
 
 pub mod balance;
+pub mod guard;
 pub mod https;
 pub mod instance;
 pub mod probe;
@@ -13,6 +14,7 @@ pub mod status;
 pub mod table;
 
 pub use balance::{Balance, BalancePolicy, HashKey};
+pub use guard::{Cors, Guard, Rate, RateOf};
 pub use https::{Certificate, HttpsPolicy, PrivateKey, Tls};
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
 pub use probe::{Check, Probe};

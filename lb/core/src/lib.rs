@@ -9,6 +9,7 @@ pub mod cohort;
 pub mod drain;
 pub mod eject;
 pub mod explain;
+pub mod guard;
 pub mod health;
 pub mod host;
 pub mod http1;

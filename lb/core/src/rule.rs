@@ -10,6 +10,7 @@ use crate::http1::field::is_name;
 use crate::http1::{Fields, Known};
 use crate::path;
 use crate::table::Section;
+use crate::{guard, pick};
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,8 @@ pub struct Ask<'a> {
 pub struct Rule {
     pub route: Route,
     pub section: Arc<Section>,
+    /// The same as long as it wants the same, from table to table.
+    pub id: u64,
 }
 
 /// Why a rule does not take a request.
@@ -52,14 +55,19 @@ impl fmt::Display for Miss<'_> {
 }
 
 impl Rule {
+    pub(crate) fn new(route: Route, section: &Arc<Section>) -> Self {
+        let id = pick::hash(format!("{} {}", section.key, route.wants()).as_bytes());
+        Self { route, section: Arc::clone(section), id }
+    }
+
     pub fn process(&self) -> &ProcessName {
         &self.route.process
     }
 
     /// It does more than say where a request goes.
     pub fn changes_messages(&self) -> bool {
-        let Route { rewrite, request_headers, response_headers, .. } = &self.route;
-        rewrite.is_some() || !request_headers.is_empty() || !response_headers.is_empty()
+        let Route { rewrite, request_headers, response_headers, guard, .. } = &self.route;
+        rewrite.is_some() || guard.cors.is_some() || !request_headers.is_empty() || !response_headers.is_empty()
     }
 
     /// Whether a request is its own, the host left aside.
@@ -185,6 +193,7 @@ pub fn check(route: &Route) -> Result<(), String> {
         return Err(format!("a path has at most {PATH_BYTES_MAX} bytes"));
     }
     check_conditions(route)?;
+    guard::check_guard(&route.guard)?;
     if let Some(rewrite) = &route.rewrite {
         match path::canonical(rewrite) {
             Ok(canonical) if canonical == rewrite.as_str() && rewrite.len() <= PATH_BYTES_MAX => {}
@@ -300,7 +309,7 @@ mod tests {
         let mut route = Route::new(None, path, ProcessName::default_name());
         change(&mut route);
         assert_eq!(check(&route), Ok(()));
-        Rule { route, section: Arc::new(Section::new(&key, &published)) }
+        Rule::new(route, &Arc::new(Section::new(&key, &published)))
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Table {
                 let route = format!("{}{}", route.host.as_deref().unwrap_or("(every host)"), route.path);
                 return Err(TableError::RouteConflict { route, first, second });
             }
-            let rule = Arc::new(Rule { route, section: Arc::clone(section) });
+            let rule = Arc::new(Rule::new(route, section));
             rules.push(Arc::clone(&rule));
             // One that leads to another host would lead out of the preview.
             let leads_away = rule.route.redirect.as_ref().is_some_and(|redirect| !redirect.to.starts_with('/'));

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::http::{Answers, BodyError, Http};
 use crate::pace::Pace;
 use crate::pool::Instance;
+use crate::request::Sizes;
 
 /// 1xx before an answer. There is no use for many.
 const INTERIM_MAX: u32 = 16;
@@ -29,6 +30,8 @@ pub(crate) enum Fault {
     /// Its body does not come, or far too slowly.
     ClientSilent,
     ClientBody(BodyError),
+    /// Its body is larger than the route takes: so many bytes.
+    ClientTooLarge(u64),
     /// It does not take the answer, or far too slowly.
     ClientStuck,
     Instance(InstanceFault),
@@ -40,6 +43,8 @@ pub(crate) enum InstanceFault {
     BrokeOff,
     /// What it said is no answer.
     Invalid(&'static str),
+    /// More than the route lets through.
+    TooLarge,
     Silent,
 }
 
@@ -94,6 +99,10 @@ pub(crate) struct Attempt<'a, H, I> {
     answering: bool,
     /// And all of its body.
     answered: bool,
+    /// Of both bodies; and how much of them came.
+    sizes: Sizes,
+    request_bytes: u64,
+    response_bytes: u64,
     /// It is the client whom the request waits for.
     client_owes: bool,
     /// From the end of the request to the head of its answer; none: the answer came before.
@@ -114,6 +123,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         instance: &'a mut Instance<I>,
         replay: &'a mut Replay,
         framing: &RequestFraming,
+        sizes: Sizes,
         is_patient: bool,
     ) -> Self {
         instance.http.begin_outgoing(framing.body);
@@ -137,6 +147,9 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
             interim: 0,
             answering: false,
             answered: false,
+            sizes,
+            request_bytes: 0,
+            response_bytes: 0,
             client_owes: false,
             took: None,
             moved: Instant::now(),
@@ -205,6 +218,11 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         }
         let framing = framing::of_response(&self.instance.head, self.client.head.method());
         let framing = framing.map_err(|_| Fault::Instance(InstanceFault::Invalid("its framing is ambiguous")))?;
+        if let BodyLength::Bytes(bytes) = framing.body
+            && self.is_too_large(bytes)
+        {
+            return Poll::Ready(Err(Fault::Instance(InstanceFault::TooLarge)));
+        }
         self.instance.http.begin_incoming(framing.body);
         self.answering = true;
         // It is not sent again. What of it has not gone at all yet still does.
@@ -280,8 +298,18 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         }
     }
 
+    /// Whether so much more of the answer is more than the route lets through.
+    fn is_too_large(&self, more: u64) -> bool {
+        self.sizes.response_max.is_some_and(|max| self.response_bytes + more > max)
+    }
+
     /// Passes on what is at hand of the request's body.
     fn poll_pass_up(&mut self, cx: &mut Context<'_>, data: usize) -> Poll<Result<(), Fault>> {
+        if let Some(max) = self.sizes.request_max
+            && self.request_bytes + data as u64 > max
+        {
+            return Poll::Ready(Err(Fault::ClientTooLarge(max)));
+        }
         self.sent_body = true;
         let data = &self.client.http.data()[..data];
         let Poll::Ready(sent) = self.instance.http.poll_send(cx, data) else {
@@ -296,6 +324,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         self.replay.keep(&data[..sent]);
         self.replayed = self.replay.bytes.len();
         self.client.http.consume(sent);
+        self.request_bytes += sent as u64;
         self.moved = Instant::now();
         // While the answer goes on both may be talking, at their own pace.
         let too_slow = self.upward.is_too_slow(sent) && (!self.answering || self.answered);
@@ -333,11 +362,15 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
                         Poll::Pending => self.poll_client_full(cx),
                     };
                 }
+                Poll::Ready(Ok(data)) if self.is_too_large(data as u64) => {
+                    return Poll::Ready(Err(Fault::Instance(InstanceFault::TooLarge)));
+                }
                 Poll::Ready(Ok(data)) => {
                     let data = &self.instance.http.data()[..data];
                     match self.client.http.poll_send(cx, data) {
                         Poll::Ready(Ok(sent)) => {
                             self.instance.http.consume(sent);
+                            self.response_bytes += sent as u64;
                             self.moved = Instant::now();
                             if self.downward.is_too_slow(sent) {
                                 return Poll::Ready(Err(Fault::ClientStuck));

@@ -28,6 +28,7 @@ use crate::certificates::{CertificateError, Certificates};
 use crate::counters::ReleaseCounters;
 use crate::experience;
 use crate::probe;
+use crate::rates::Rates;
 use crate::snapshot::{Lasting, Snapshot, takes_requests};
 
 pub(crate) struct Balancer {
@@ -40,6 +41,7 @@ pub(crate) struct Balancer {
     /// Something began to drain.
     pub(crate) drain_began: Notify,
     pub(crate) edge: EdgeCounters,
+    pub(crate) rates: Rates,
     tasks: Tasks,
     shutdown: Shutdown,
 }
@@ -93,6 +95,7 @@ impl Balancer {
             control: Mutex::default(),
             drain_began: Notify::new(),
             edge: EdgeCounters::default(),
+            rates: Rates::default(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         })

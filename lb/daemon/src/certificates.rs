@@ -30,6 +30,7 @@ pub(crate) enum CertificateError {
 /// All of a table, by name.
 #[derive(Default)]
 pub(crate) struct Certificates {
+    all: Vec<Arc<Shown>>,
     exact: BTreeMap<String, Arc<Shown>>,
     /// `*.` taken off.
     wildcard: BTreeMap<String, Arc<Shown>>,
@@ -85,6 +86,7 @@ impl Certificates {
                     Some(shown) => shown,
                     None => Arc::new(Shown::new(&section.key, certificate, tls.client_authorities.as_ref())?),
                 };
+                all.all.push(Arc::clone(&shown));
                 for name in &certificate.names {
                     let (map, name) = match name.strip_prefix("*.") {
                         Some(domain) => (&mut all.wildcard, domain),
@@ -98,14 +100,9 @@ impl Certificates {
     }
 
     fn same(&self, certificate: &Certificate, authorities: Option<&String>) -> Option<Arc<Shown>> {
-        let name = certificate.names.first()?;
-        let found = match name.strip_prefix("*.") {
-            Some(domain) => self.wildcard.get(domain),
-            None => self.exact.get(name),
-        };
         let is_same =
             |shown: &&Arc<Shown>| shown.certificate == *certificate && shown.client_authorities.as_ref() == authorities;
-        found.filter(is_same).cloned()
+        self.all.iter().find(is_same).cloned()
     }
 
     /// The one for a host, canonical.

@@ -46,7 +46,7 @@ impl<H: Http> Client<H> {
     /// Writes what lb itself answers. False: the client did not take it.
     pub(crate) async fn answer(&mut self, refusal: &Refusal, told: &Told<'_>, goes_on: bool) -> bool {
         let request_id = told.request_id;
-        let has_body = self.head.method() != "HEAD";
+        let has_body = self.head.method() != "HEAD" && refusal.status != 204;
         let page = page::is_wanted(&self.head, refusal).then(|| page::html(refusal, request_id));
         let (kind, mut text) = match page {
             Some(page) => ("text/html; charset=utf-8", page),
@@ -56,10 +56,12 @@ impl<H: Http> Client<H> {
         let out = self.http.lines();
         let status = http::StatusCode::from_u16(refusal.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         out.begin_answer(refusal.status, status.canonical_reason().unwrap_or_default());
-        out.line("Content-Type", kind.as_bytes());
-        out.display("Content-Length", text.len());
-        match &refusal.location {
-            Some(location) => out.line("Location", location.as_bytes()),
+        if refusal.status != 204 {
+            out.line("Content-Type", kind.as_bytes());
+            out.display("Content-Length", text.len());
+        }
+        match &refusal.wanted {
+            Some(lines) => lines.iter().for_each(|(name, value)| out.line(name, value.as_bytes())),
             None => {
                 out.line("Cache-Control", b"no-store");
                 out.line("X-Platform-Error", refusal.code.as_bytes());

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use appbase_core::v1::HeaderEdits;
+use appbase_core::v1::{Cors, HeaderEdits};
+use lb_core::guard::{self, Crossing};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 
@@ -141,6 +142,8 @@ pub(crate) struct Answered<'a> {
     pub(crate) body: BodyLength,
     pub(crate) connection: Option<&'static str>,
     pub(crate) edits: Option<&'a HeaderEdits>,
+    /// The route's, and what it has for this request.
+    pub(crate) cors: Option<(&'a Cors, Crossing<'a>)>,
     pub(crate) marks: Marks,
     pub(crate) notice: Option<&'a str>,
 }
@@ -157,12 +160,18 @@ pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &Resp
             _ => true,
         };
         let is_nominated = || framing.nominates && framing::is_nominated(&head.fields, field.name);
-        let is_ours = || answered.marks.https_for_s > 0 && field.name.eq_ignore_ascii_case(HSTS);
+        let is_ours = || {
+            (answered.marks.https_for_s > 0 && field.name.eq_ignore_ascii_case(HSTS))
+                || (answered.cors.is_some() && is_of_cors(field.name))
+        };
         if goes_on && !is_ours() && !is_nominated() && !replaces(answered.edits, field.name) {
             out.line(field.name, field.value);
         }
     }
     add(out, answered.edits);
+    if let Some((cors, crossing)) = &answered.cors {
+        guard::cors_lines(cors, crossing, |name, value| out.line(name, value.as_bytes()));
+    }
     if let Some((process, instance)) = answered.marks.sticks_to {
         let cookie = format_args!("{STICKY_COOKIE}{process:08x}={instance:016x}; {COOKIE_ATTRIBUTES}");
         out.display("Set-Cookie", cookie);
@@ -177,6 +186,10 @@ pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &Resp
     }
     out.length(answered.body);
     out.end();
+}
+
+fn is_of_cors(name: &str) -> bool {
+    name.get(..15).is_some_and(|start| start.eq_ignore_ascii_case("access-control-"))
 }
 
 /// What is said with every answer, lb's own too.
@@ -275,6 +288,7 @@ mod tests {
             body: BodyLength::UntilClose,
             connection: Some("close"),
             edits: None,
+            cors: None,
             marks: Marks::default(),
             notice: None,
         };
@@ -295,6 +309,7 @@ mod tests {
                 body: framing.body,
                 connection: None,
                 edits: None,
+                cors: None,
                 marks: Marks::default(),
                 notice: None,
             },
@@ -339,6 +354,7 @@ mod tests {
             body: framing.body,
             connection: None,
             edits: Some(&edits),
+            cors: None,
             marks: Marks::default(),
             notice: None,
         };

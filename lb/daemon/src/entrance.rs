@@ -1,11 +1,13 @@
 //! Entrance: from a request's host and path to a place inside an instance's gate.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use appbase_core::v1::{Protocol, Tls};
-use lb_core::http1::Fields;
-use lb_core::rule::Ask;
+use lb_core::guard::{self, Crossing};
+use lb_core::http1::{BodyLength, Fields};
+use lb_core::rule::{Ask, Rule};
 use lb_core::v1::RouteSection;
 use lb_core::{pick, preview};
 
@@ -13,7 +15,7 @@ use crate::balancer::Balancer;
 use crate::choice::Choice;
 use crate::hold::{Line, Place};
 use crate::refusal::Refusal;
-use crate::request::RequestContext;
+use crate::request::{RequestContext, Sizes};
 use crate::snapshot::Snapshot;
 
 /// How often a request may find a gate that closed this instant; each time costs a whole swap.
@@ -26,6 +28,7 @@ pub(crate) struct Asked<'a> {
     /// Behind `?`, as it came.
     pub(crate) query: &'a str,
     pub(crate) fields: &'a Fields,
+    pub(crate) body: BodyLength,
 }
 
 enum Step {
@@ -100,9 +103,31 @@ impl Entrance {
         }
     }
 
+    /// Whether the route lets the request through, and what of both bodies. It counts once, however often it waits or is
+    /// sent again.
+    fn guarded(&self, client: IpAddr, is_counted: &mut bool, rule: &Rule, asked: &Asked<'_>) -> Result<Sizes, Refusal> {
+        let guard = &rule.route.guard;
+        if guard.is_empty() {
+            return Ok(Sizes::default());
+        }
+        guard::check(guard, client, asked.body).map_err(|denied| Refusal::denied(&denied))?;
+        if let Some(cors) = &guard.cors
+            && let crossing @ Crossing::Preflight(_) = guard::crossing(cors, asked.method, asked.fields)
+        {
+            let mut lines = Vec::new();
+            guard::cors_lines(cors, &crossing, |name, value| lines.push((name.to_owned(), value.to_owned())));
+            return Err(Refusal::preflight(lines));
+        }
+        if let (Some(rate), false) = (&guard.rate, std::mem::replace(is_counted, true)) {
+            let now = self.balancer.clock.elapsed();
+            self.balancer.rates.pass(rule.id, rate, client, now).map_err(Refusal::too_many)?;
+        }
+        Ok(Sizes { request_max: guard.request_bytes_max, response_max: guard.response_bytes_max })
+    }
+
     fn decide(&self, snapshot: &Snapshot, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<Step, Refusal> {
         let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
-        let Asked { method, query, fields } = *asked;
+        let Asked { method, query, fields, .. } = *asked;
         let ask = Ask { host: ctx.host.as_deref(), path: &ctx.path, method, query, fields };
         let (rule, preview) = preview::find(table, &ask).ok_or_else(Refusal::no_route)?;
         let section = &rule.section.published;
@@ -121,6 +146,7 @@ impl Entrance {
             access.app = rule.section.key.to_string();
         }
         self.proven(ctx, &ask, section)?;
+        ctx.sizes = self.guarded(ctx.connection.client, &mut ctx.is_counted, rule, asked)?;
         if let Some(redirect) = redirect {
             return Err(redirect);
         }
@@ -234,7 +260,7 @@ mod tests {
                 tasks.spawn("enter", async move {
                     let entrance = Entrance::new(Arc::clone(&balancer), None);
                     let fields = Fields::default();
-                    let asked = Asked { method: "GET", query: "", fields: &fields };
+                    let asked = Asked { method: "GET", query: "", fields: &fields, body: BodyLength::None };
                     let mut entered = 0u64;
                     while !stop.load(Ordering::SeqCst) {
                         let mut ctx =

@@ -18,7 +18,7 @@ use appbase_core::v1::Protocol;
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 use lb_core::retry::{self, Failure, Sent};
-use lb_core::{host, path};
+use lb_core::{guard, host, path};
 use tokio::net::TcpStream;
 
 use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
@@ -99,7 +99,7 @@ impl Exchange<'_> {
         loop {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
             let query = target.split_once('?').map_or("", |(_, query)| query);
-            let asked = Asked { method: client.head.method(), query, fields: &client.head.fields };
+            let asked = Asked { method: client.head.method(), query, fields: &client.head.fields, body: framing.body };
             match client.http.unless_ended(self.data.entrance.enter(ctx, &asked)).await {
                 Some(Ok(())) => {}
                 // When none is left to try, the first failure is the better answer.
@@ -233,7 +233,7 @@ impl Exchange<'_> {
         }
         compose::request(instance.http.lines(), &client.head, framing, &forwarded);
 
-        let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, is_patient);
+        let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, ctx.sizes, is_patient);
         attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
         let head = poll_fn(|cx| attempt.poll_head(cx));
         let head = match ctx.place.take() {
@@ -245,8 +245,10 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(fault) => {
                 if let (Fault::Instance(fault), Some(entry)) = (&fault, &ctx.entry) {
-                    // A pooled connection may just have been closed, which says nothing.
-                    if !(instance.reused && *fault == InstanceFault::BrokeOff) {
+                    // A pooled connection may just have been closed, which says nothing; nor does a large answer.
+                    let says_nothing =
+                        (instance.reused && *fault == InstanceFault::BrokeOff) || *fault == InstanceFault::TooLarge;
+                    if !says_nothing {
                         self.data.balancer.gateway_failure(entry.backend());
                     }
                 }
@@ -275,7 +277,9 @@ impl Exchange<'_> {
             tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
             let Fault::Instance(fault) = fault else { return Outcome::Broke(End::ClientGone) };
             // A stream that ends is no failure, however it ends: its client connects again.
-            if let Some(entry) = ctx.entry.as_ref().filter(|_| !is_stream(&instance.head)) {
+            if let Some(entry) =
+                ctx.entry.as_ref().filter(|_| !is_stream(&instance.head) && fault != InstanceFault::TooLarge)
+            {
                 self.data.balancer.gateway_failure(entry.backend());
             }
             // As long as nothing of it is out, there is a better one.
@@ -359,6 +363,9 @@ impl Exchange<'_> {
         let fault = match fault {
             Fault::ClientGone | Fault::ClientStuck => return Outcome::Broke(End::ClientGone),
             Fault::ClientSilent => return Outcome::Failed { refusal: Refusal::late_body(), again: false },
+            Fault::ClientTooLarge(max) => {
+                return Outcome::Failed { refusal: Refusal::body_too_large(max), again: false };
+            }
             Fault::ClientBody(error) => return Outcome::Failed { refusal: Refusal::framing(error), again: false },
             Fault::Instance(fault) => fault,
         };
@@ -423,8 +430,15 @@ impl Exchange<'_> {
         let answer = ResponseFraming { body: BodyLength::None, keep_alive: false, nominates: false };
         let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
         let (body, connection) = (BodyLength::None, Some("upgrade"));
-        let answered =
-            Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
+        let answered = Answered {
+            request_id: &ctx.id,
+            body,
+            connection,
+            edits,
+            cors: None,
+            marks: ctx.marks,
+            notice: ctx.notice.as_deref(),
+        };
         compose::response(client.http.lines(), &instance.head, &answer, &answered);
         let patience = &mut client.patience;
         let (Some(wire), Some(to_instance)) = (client.http.wire(), instance.http.wire()) else {
@@ -482,8 +496,17 @@ fn begin_answer<H: Http, I: Answers>(
     let goes_on = may_go_on && body != BodyLength::UntilClose;
     let connection = compose::connection(goes_on, old);
     let edits = ctx.rule.as_ref().map(|rule| &rule.route.response_headers);
-    let answered =
-        Answered { request_id: &ctx.id, body, connection, edits, marks: ctx.marks, notice: ctx.notice.as_deref() };
+    let cors = ctx.rule.as_ref().and_then(|rule| rule.route.guard.cors.as_ref());
+    let cors = cors.map(|cors| (cors, guard::crossing(cors, client.head.method(), &client.head.fields)));
+    let answered = Answered {
+        request_id: &ctx.id,
+        body,
+        connection,
+        edits,
+        cors,
+        marks: ctx.marks,
+        notice: ctx.notice.as_deref(),
+    };
     compose::response(client.http.lines(), &instance.head, answer, &answered);
     client.http.begin_outgoing(body);
     goes_on

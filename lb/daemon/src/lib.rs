@@ -40,6 +40,7 @@ mod patience;
 mod pool;
 mod probe;
 mod proxied;
+mod rates;
 mod refusal;
 mod request;
 mod snapshot;

@@ -1,5 +1,5 @@
-//! Refusal: everything lb itself answers instead of an app, each with a stable code that says who failed. A redirect is
-//! one of them, code `redirect`, though nobody failed.
+//! Refusal: everything lb itself answers instead of an app, each with a stable code that says who failed. Redirects and
+//! preflights of CORS (codes `redirect` and `preflight`) are among them, though nobody failed.
 //!
 //! | code | status | who | |
 //! | --- | --- | --- | --- |
@@ -7,6 +7,9 @@
 //! | `bad-framing` | 501 | client | a transfer coding other than `chunked` |
 //! | `misdirected` | 421 | client | the connection was made for another host; a new one is for this |
 //! | `client-certificate` | 403 | client | the app asks for a certificate of the client, and without TLS there is none |
+//! | `not-allowed` | 403 | client | its address is in none of the route's networks |
+//! | `body-too-large` | 413 | client | more than the route takes |
+//! | `rate-limited` | 429 | client | more requests than the route's rate; `Retry-After` says when |
 //! | `bad-method` | 405 | client | `CONNECT`: lb is no forward proxy |
 //! | `client-timeout` | 408 | client | the head took longer than 10 s; the body was silent for 60 s, or brought less than 1 KiB in 30 s |
 //! | `head-too-large` | 431 | client | more than 32 KiB or 100 fields |
@@ -18,11 +21,14 @@
 //! | `instance-unreachable` | 502 | app | no connection could be made |
 //! | `instance-broke-off` | 502 | app | the connection ended before an answer |
 //! | `instance-invalid` | 502 | app | what it answered is not HTTP |
+//! | `answer-too-large` | 502 | app | more than the route lets through |
 //! | `instance-timeout` | 504 | app | no answer in time |
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use lb_core::guard::Denied;
 use lb_core::rule::{Ask, Rule};
 
 use crate::attempt::InstanceFault;
@@ -33,15 +39,15 @@ pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     pub(crate) text: String,
     pub(crate) retry_after_s: Option<u32>,
-    /// Where a redirect leads.
-    pub(crate) location: Option<String>,
-    /// The rule that redirects.
+    /// No failure: a route says so. With these lines.
+    pub(crate) wanted: Option<Vec<(String, String)>>,
+    /// The rule that says so.
     pub(crate) rule: Option<Arc<Rule>>,
 }
 
 impl Refusal {
     fn new(status: u16, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, code, text: text.into(), retry_after_s: None, location: None, rule: None }
+        Self { status, code, text: text.into(), retry_after_s: None, wanted: None, rule: None }
     }
 
     fn later(code: &'static str, text: impl Into<String>) -> Self {
@@ -89,21 +95,42 @@ impl Refusal {
         Self::later("no-table", "the load balancer has no route table yet")
     }
 
-    /// No failure: a route says so.
     pub(crate) fn redirect(status: u16, location: String, rule: &Arc<Rule>) -> Self {
-        Self {
-            location: Some(location.clone()),
-            rule: Some(Arc::clone(rule)),
-            ..Self::new(status, "redirect", location)
+        Self { rule: Some(Arc::clone(rule)), ..Self::elsewhere(status, location) }
+    }
+
+    fn elsewhere(status: u16, location: String) -> Self {
+        let lines = vec![("Location".to_owned(), location.clone())];
+        Self { wanted: Some(lines), ..Self::new(status, "redirect", location) }
+    }
+
+    /// A browser asks whether a page may ask.
+    pub(crate) fn preflight(lines: Vec<(String, String)>) -> Self {
+        Self { wanted: Some(lines), ..Self::new(204, "preflight", String::new()) }
+    }
+
+    pub(crate) fn denied(denied: &Denied) -> Self {
+        match denied {
+            Denied::Network => Self::new(403, "not-allowed", "this address may not ask here"),
+            Denied::TooLarge { bytes_max } => Self::body_too_large(*bytes_max),
         }
+    }
+
+    pub(crate) fn body_too_large(bytes_max: u64) -> Self {
+        Self::new(413, "body-too-large", format!("a request's body has at most {bytes_max} bytes here"))
+    }
+
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u32;
+        let text = "more requests came than are let through here: ask again later";
+        Self { retry_after_s: Some(seconds), ..Self::new(429, "rate-limited", text) }
     }
 
     /// No failure: the app is asked over TLS alone.
     pub(crate) fn to_https(host: &str, port: u16, ask: &Ask<'_>) -> Self {
         let port = if port == 443 { String::new() } else { format!(":{port}") };
         let query = if ask.query.is_empty() { String::new() } else { format!("?{}", ask.query) };
-        let location = format!("https://{host}{port}{}{query}", ask.path);
-        Self { location: Some(location.clone()), ..Self::new(308, "redirect", location) }
+        Self::elsewhere(308, format!("https://{host}{port}{}{query}", ask.path))
     }
 
     pub(crate) fn misdirected() -> Self {
@@ -144,6 +171,9 @@ impl Refusal {
                 "instance-invalid",
                 format!("the app's instance answered something else than HTTP: {reason}"),
             ),
+            InstanceFault::TooLarge => {
+                Self::new(502, "answer-too-large", "the app's answer is larger than its route lets through")
+            }
             InstanceFault::Silent => Self::new(504, "instance-timeout", "the app's instance did not answer in time"),
         }
     }

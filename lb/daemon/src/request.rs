@@ -35,6 +35,10 @@ pub(crate) struct RequestContext {
     pub(crate) id: String,
     /// The rule that took it, when that changes anything in messages.
     pub(crate) rule: Option<Arc<Rule>>,
+    /// The most that its body and its answer's may have.
+    pub(crate) sizes: Sizes,
+    /// It was counted in its route's rate.
+    pub(crate) is_counted: bool,
     /// What the instance speaks.
     pub(crate) protocol: Protocol,
     /// Where it is now; dropping it leaves.
@@ -64,6 +68,13 @@ pub(crate) struct RequestContext {
     /// When it was answered, or a stream's head came: its duration is until then.
     until: Option<Duration>,
     pub(crate) access: Option<Access>,
+}
+
+/// In bytes; none: any.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sizes {
+    pub(crate) request_max: Option<u64>,
+    pub(crate) response_max: Option<u64>,
 }
 
 /// How it ended.
@@ -98,6 +109,8 @@ impl RequestContext {
             path: String::new(),
             id: String::new(),
             rule: None,
+            sizes: Sizes::default(),
+            is_counted: false,
             protocol: Protocol::default(),
             entry: None,
             tried: Vec::new(),
@@ -163,7 +176,7 @@ impl Drop for RequestContext {
             by_lb: self.refusal.is_some(),
             took: until.saturating_sub(self.began),
         };
-        if let Some(refusal) = self.refusal.as_ref().filter(|refusal| refusal.location.is_none()) {
+        if let Some(refusal) = self.refusal.as_ref().filter(|refusal| refusal.wanted.is_none()) {
             self.balancer.edge.refuse(refusal.code);
         }
         if let Some(counters) = &self.counters {

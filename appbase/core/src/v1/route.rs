@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ProcessName;
+use crate::v1::Guard;
 
 /// One rule. A request is its own when everything that is given here fits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Route {
     /// What the client gets changed.
     #[serde(default, skip_serializing_if = "HeaderEdits::is_empty")]
     pub response_headers: HeaderEdits,
+    /// What is asked of a request before the app gets it.
+    #[serde(default, skip_serializing_if = "Guard::is_empty")]
+    pub guard: Guard,
 }
 
 /// `to` is a whole URL or a path; `{host}`, `{path}` (whole, with its query) and `{rest}` (behind the route's path, with
@@ -91,6 +95,7 @@ impl Route {
             redirect: None,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            guard: Guard::default(),
         }
     }
 
@@ -124,6 +129,9 @@ impl Route {
         }
         if !self.request_headers.is_empty() || !self.response_headers.is_empty() {
             text.push_str(", headers changed");
+        }
+        if !self.guard.is_empty() {
+            text.push_str(", guarded");
         }
         text
     }

@@ -10,6 +10,7 @@ mod drain;
 mod flips;
 mod forward;
 mod grpc;
+mod guards;
 mod health;
 mod hold;
 mod http2;

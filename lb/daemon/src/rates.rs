@@ -1,0 +1,75 @@
+//! Rates: when those who are counted may come again: one number each, shared by all data threads, because a client's
+//! connections are spread over them.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use appbase_core::v1::Rate;
+use dashmap::DashMap;
+use lb_core::guard;
+
+/// Who is counted, over all routes. When there are more, newcomers are counted together.
+const COUNTED_MAX: usize = 100_000;
+
+/// A route, and whose requests count together; none: all of them.
+type Key = (u64, Option<IpAddr>);
+
+#[derive(Default)]
+pub(crate) struct Rates {
+    due: DashMap<Key, Duration>,
+    /// How many there are; asking the map itself looks at all its parts.
+    count: AtomicUsize,
+}
+
+impl Rates {
+    /// Lets a request through, or says when one may come.
+    pub(crate) fn pass(&self, route: u64, rate: &Rate, client: IpAddr, now: Duration) -> Result<(), Duration> {
+        let key = (route, guard::counted(rate.of, client));
+        if let Some(mut due) = self.due.get_mut(&key) {
+            *due = guard::pass(rate, *due, now)?;
+            return Ok(());
+        }
+        if self.count.load(Ordering::Relaxed) >= COUNTED_MAX {
+            self.forget(now);
+        }
+        let is_full = self.count.load(Ordering::Relaxed) >= COUNTED_MAX;
+        let key = if is_full { (route, Some(Ipv6Addr::UNSPECIFIED.into())) } else { key };
+        let mut due = self.due.entry(key).or_insert_with(|| {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Duration::ZERO
+        });
+        *due = guard::pass(rate, *due, now)?;
+        Ok(())
+    }
+
+    /// Whoever may send a whole burst again is as good as new.
+    pub(crate) fn forget(&self, now: Duration) {
+        self.due.retain(|_, due| *due > now);
+        self.count.store(self.due.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use appbase_core::v1::RateOf;
+
+    use super::*;
+
+    #[test]
+    fn who_is_counted_is_bounded_and_who_was_long_ago_is_forgotten() {
+        let (rates, second) = (Rates::default(), Duration::from_secs(1));
+        let rate = Rate { requests: 1, seconds: 10, burst: None, of: RateOf::Client };
+        let client = |number: usize| IpAddr::from([10, (number >> 16) as u8, (number >> 8) as u8, number as u8]);
+        for number in 0..COUNTED_MAX {
+            assert_eq!(rates.pass(1, &rate, client(number), second), Ok(()));
+        }
+        assert!(rates.pass(1, &rate, client(7), second).is_err());
+        assert_eq!(rates.pass(1, &rate, client(COUNTED_MAX), second), Ok(()), "the first of all others");
+        assert!(rates.pass(1, &rate, client(COUNTED_MAX + 1), second).is_err(), "counted with it");
+        assert!(rates.due.len() <= COUNTED_MAX + 1);
+        assert_eq!(rates.pass(1, &rate, client(COUNTED_MAX + 1), 12 * second), Ok(()));
+        assert_eq!((rates.due.len(), rates.count.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!(rates.pass(2, &rate, client(COUNTED_MAX + 1), 12 * second), Ok(()), "another route");
+    }
+}
