@@ -20,6 +20,8 @@ use x509_parser::extensions::GeneralName;
 
 /// Chain and key together, as text.
 pub(crate) const BYTES_MAX: usize = 64 << 10;
+/// By so much an issuer's clock may be ahead of this one.
+const AHEAD_MS: u64 = 5 * 60_000;
 /// Certificates in a chain; real ones have two to four.
 const CHAIN_MAX: usize = 10;
 /// The labels of what a key may stand in.
@@ -39,7 +41,7 @@ pub(crate) enum CertificateError {
     Encrypted,
     #[error("there is no key: no -----BEGIN PRIVATE KEY-----, RSA PRIVATE KEY or EC PRIVATE KEY in it")]
     NoKey,
-    #[error("the key cannot be used: RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, and Ed25519 are taken")]
+    #[error("the key cannot be used: RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, and Ed25519 are taken")]
     Key,
     #[error("the key belongs to another certificate than the first of the chain, which is for {0}")]
     OtherKey(String),
@@ -92,7 +94,7 @@ pub(crate) fn uploaded(chain: &str, key: &str, now_unix_ms: u64) -> Result<Certi
     if record.until_unix_ms <= now_unix_ms {
         return Err(CertificateError::Ended(days(now_unix_ms - record.until_unix_ms)));
     }
-    if record.from_unix_ms > now_unix_ms {
+    if record.from_unix_ms > now_unix_ms + AHEAD_MS {
         return Err(CertificateError::NotYet(days(record.from_unix_ms - now_unix_ms) + 1));
     }
     let certificate = Certificate { key: PrivateKey(pem), ..record.certificate };

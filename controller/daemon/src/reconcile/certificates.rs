@@ -17,6 +17,8 @@ use crate::store::{OPERATIONS_MAX, StoreError};
 /// Made in one pass; what is more comes with the next, so that the loop goes on meanwhile.
 const PASS_MAX: usize = 4 * OPERATIONS_MAX;
 
+const DAY_MS: u64 = 86_400_000;
+
 pub(super) struct Certificates {
     shared: Arc<Shared>,
     /// Until when those last that people were told about.
@@ -133,10 +135,15 @@ fn ending(records: &Records, now: u64) -> impl Iterator<Item = (String, u64, Str
     let soon = records.certificates.records().iter().filter(move |(_, record)| ends_soon(record.until_unix_ms, now));
     soon.map(move |(id, record)| {
         let when = match record.until_unix_ms.checked_sub(now) {
-            Some(left) => format!("ends in {} h", left / 3_600_000),
+            Some(left) if left < 2 * DAY_MS => format!("ends in {} h", left / 3_600_000),
+            Some(left) => format!("ends in {} d", left / DAY_MS),
             None => "has ended".to_owned(),
         };
-        (id.clone(), record.until_unix_ms, format!("certificate {id} {when}: platformctl cert add a newer one"))
+        (
+            id.clone(),
+            record.until_unix_ms,
+            format!("certificate {id} {when}; a newer one: platformctl cert add CHAIN KEY"),
+        )
     })
 }
 

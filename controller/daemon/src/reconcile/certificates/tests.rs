@@ -171,6 +171,32 @@ async fn a_local_certificate_is_made_once_and_again_for_other_hosts() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_ages_is_made_anew_by_the_same_authority() {
+    const DAY_MS: u64 = 86_400_000;
+    let data = tempfile::tempdir().expect("a directory");
+    go_live(data.path(), 1, &["shop.localhost"]).await;
+    let (old, aged) = {
+        let store = SqliteStore::open(data.path()).expect("a store");
+        let records = std::sync::Mutex::new(Records::load(&store, || panic!("it is there")).await.expect("records"));
+        let then = kit::Clock::start().unix_ms() - 61 * DAY_MS;
+        let old = authority::new(&"c1".parse().expect("a name"), "platform", then).expect("made");
+        let names = BTreeSet::from(["shop.localhost".to_owned()]);
+        let aged = authority::issue(&old, &shop(), &names, then).expect("made");
+        let writes = vec![Write::Authority(Box::new(old.clone())), Write::Leaf(shop(), Box::new(aged.clone()))];
+        records::commit(&store, &records, writes).await.expect("written");
+        (old, aged)
+    };
+    let controller = Controller::start(data.path()).await;
+    let renewed = controller.shown(|shown| shown.iter().any(|one| *one != aged.certificate)).await;
+    assert_eq!(renewed[0].names, aged.certificate.names);
+    let [view] = &controller.list().await[..] else { panic!("one certificate") };
+    assert!(view.until_unix_ms > aged.until_unix_ms + 60 * DAY_MS && view.fingerprint != aged.fingerprint);
+    let authority: AuthorityView = controller.api.get("/v1/authority", LIMIT).await.expect("an authority");
+    assert_eq!(authority.fingerprint, old.fingerprint);
+    controller.stop().await;
+}
+
+#[tokio::test]
 async fn what_people_upload_is_shown_replaced_and_taken_away() {
     let data = tempfile::tempdir().expect("a directory");
     go_live(data.path(), 1, &["shop.localhost", "shop.example.org"]).await;
@@ -237,6 +263,6 @@ async fn people_are_told_of_what_ends() {
         }
     });
     let told = told.await.expect("told in time");
-    assert!(told.contains(&added.certificate.id) && told.contains("ends in 71 h"), "{told}");
+    assert!(told.contains(&added.certificate.id) && told.contains("ends in 2 d"), "{told}");
     controller.stop().await;
 }
