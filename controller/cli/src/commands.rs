@@ -3,6 +3,7 @@
 mod activate;
 mod artifact;
 mod cancel;
+mod cert;
 mod config;
 mod context;
 mod deploy;
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Login(login::Arguments),
     /// Tokens of people and pipelines
     Token(token::Arguments),
+    /// Certificates of hosts, and the platform's own authority
+    Cert(cert::Arguments),
     /// Controllers to talk to
     Context(context::Arguments),
     /// Versions of this program and of the controller
@@ -117,6 +120,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Dns(arguments) => dns::run(&session, arguments).await,
         Command::Member(arguments) => member::run(&session, arguments).await,
         Command::Token(arguments) => token::run(&session, arguments).await,
+        Command::Cert(arguments) => cert::run(&session, arguments).await,
         Command::Version => version::run(&session).await,
         Command::Context(_) | Command::Login(_) => Ok(Exit::Done),
     }

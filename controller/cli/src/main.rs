@@ -16,6 +16,7 @@ mod render;
 mod safe;
 mod session;
 mod sse;
+mod trust;
 
 use std::process::ExitCode;
 

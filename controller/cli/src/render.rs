@@ -1,6 +1,7 @@
 //! From v1 documents to text. Every function here is pure: what people see is decided by its arguments alone.
 
 pub(crate) mod artifact;
+pub(crate) mod certificate;
 pub(crate) mod deployment;
 pub(crate) mod event;
 pub(crate) mod failure;

@@ -8,6 +8,7 @@ use appbase_core::{InstanceId, SectionKey, ServerName, Slot};
 use dns_core::v1::NameSection;
 use lb_core::v1::RouteSection;
 
+use crate::certificates::Offer;
 use crate::render;
 use crate::v1::state::{DesiredApp, InstanceRecord, ReleaseRecord, Run, Traffic};
 
@@ -24,7 +25,8 @@ pub fn refusal<'a>(
         let SectionKey::App { environment, app } = key else { continue };
         let run = as_live(record, server);
         let releases = BTreeMap::from([(record.release.number, record.clone())]);
-        let section = render::route_section(environment, app, &DesiredApp::default(), &run, &releases);
+        let section =
+            render::route_section(environment, app, &DesiredApp::default(), &run, &releases, &Offer::default());
         routes.extend(section.map(|section| (key.clone(), section)));
         let section = render::name_section(environment, app, &run, &releases);
         names.extend(section.map(|section| (key.clone(), section)));

@@ -10,6 +10,7 @@
 pub mod addresses;
 pub mod admit;
 pub mod app_file;
+pub mod certificates;
 pub mod desired;
 pub mod observed;
 pub mod plan;

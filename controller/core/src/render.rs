@@ -8,15 +8,18 @@ use dns_core::v1::{AppNames, NameSection, NamedInstance};
 use lb_core::v1::{Cohort, Conditions, Drain, InstanceState, Mirror, Pool, PoolInstance, Preview, RouteSection};
 use serde::Serialize;
 
+use crate::certificates::{self, Offer};
 use crate::v1::state::{DesiredApp, ReleaseRecord, Run, Split, Traffic};
 
-/// What lb needs of one app; none while nothing of it takes or will take traffic.
+/// What lb needs of one app; none while nothing of it takes or will take traffic. Of the certificates on offer it gets
+/// those for the hosts of the live release.
 pub fn route_section(
     environment: &EnvironmentName,
     app: &AppName,
     desired: &DesiredApp,
     run: &Run,
     releases: &BTreeMap<ReleaseNumber, ReleaseRecord>,
+    offer: &Offer<'_>,
 ) -> Option<RouteSection> {
     let live = live_release(run);
     let split = desired.split.as_ref().filter(|split| run.staged == Some(split.release));
@@ -38,13 +41,13 @@ pub fn route_section(
     if shown.is_none() && pools.is_empty() {
         return None;
     }
-    let default = Policy::default();
+    let (default, routes) = (Policy::default(), certificates::live_routes(run, releases));
     let policy = shown.map_or(&default, |record| &record.release.traffic.policy);
     Some(RouteSection {
         environment: environment.clone(),
         app: app.clone(),
         live,
-        routes: shown.map(|record| record.release.traffic.routes.clone()).unwrap_or_default(),
+        routes: routes.to_vec(),
         pools,
         hold: desired.hold,
         maintenance: desired.maintenance.clone(),
@@ -58,7 +61,7 @@ pub fn route_section(
             (*mirror > 0).then_some(Mirror { release: *release, percent: *mirror })
         }),
         notice: desired.notice.clone(),
-        tls: Tls { policy: policy.https.clone(), ..Tls::default() },
+        tls: Tls { policy: policy.https.clone(), certificates: offer.shown(routes), ..Tls::default() },
     })
 }
 

@@ -398,6 +398,21 @@ mod tests {
     }
 
     #[test]
+    fn an_app_asks_for_https() {
+        let asked = |text: &str| {
+            let file = format!("command = \"a\"\n{text}");
+            resolved(&file, &DesiredApp::default()).map(|resolved| resolved.release.traffic.policy.https)
+        };
+        assert_eq!(asked(""), Ok(HttpsPolicy::default()));
+        let strict = HttpsPolicy { redirect: true, hsts_seconds: 31_536_000 };
+        assert_eq!(asked("[https]\nredirect = true\nhsts = 31536000\n"), Ok(strict));
+        let long = asked("[https]\nhsts = 63072001\n").expect_err("too long").to_string();
+        assert_eq!(long, "https.hsts: seconds, at most two years");
+        let unknown = asked("[https]\nforce = true\n").expect_err("unknown").to_string();
+        assert!(unknown.contains("line 3, column 1") && unknown.contains("force"), "{unknown}");
+    }
+
+    #[test]
     fn further_routes_are_for_all_hosts_unless_they_name_their_own() {
         let file = "command = \"./shop\"\nport = 80\nhosts = [\"shop.example.org\"]\n\
             [[routes]]\npath = \"/old\"\nredirect = \"/new{rest}\"\nstatus = 302\n\

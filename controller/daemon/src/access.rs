@@ -148,6 +148,10 @@ mod tests {
             (Method::POST, "/v1/apps/shop/deployments", Need::Change),
             (Method::POST, "/v1/repository-access", Need::Read),
             (Method::POST, "/v1/tokens", Need::Change),
+            (Method::GET, "/v1/certificates", Need::Read),
+            (Method::GET, "/v1/authority", Need::Read),
+            (Method::POST, "/v1/certificates", Need::Change),
+            (Method::DELETE, "/v1/certificates/shop.example-1", Need::Change),
             (Method::OPTIONS, "/", Need::Change),
         ] {
             assert_eq!(need(&method, path), wanted, "{method} {path}");

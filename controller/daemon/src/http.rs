@@ -1,6 +1,7 @@
 //! The API: requests in, views out. One file per noun; errors are problems.
 
 mod apps;
+mod certificates;
 mod changes;
 mod deployments;
 mod events;
@@ -55,6 +56,9 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/v1/members/{id}", delete(members::forget))
         .route("/v1/tokens", post(tokens::create).get(tokens::list))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/certificates", post(certificates::add).get(certificates::list))
+        .route("/v1/certificates/{id}", delete(certificates::remove))
+        .route("/v1/authority", get(certificates::authority))
         .route("/v1/repository-access", post(tokens::repository))
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard))

@@ -8,6 +8,7 @@
 //! Owns: the store, the loop, the tables' long poll, the API. Refuses: policy; that is the planner's.
 
 mod access;
+mod authority;
 pub mod config;
 mod deploy;
 mod execute;
@@ -23,6 +24,7 @@ mod run;
 mod store;
 mod tables;
 mod views;
+mod x509;
 
 pub use config::Config;
 pub use run::{Handle, RunError, new_cluster_id, raise_epoch, run};

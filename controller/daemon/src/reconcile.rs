@@ -1,5 +1,6 @@
 //! The loop: look, think, note, publish, do, look again. One task owns it; it never fails.
 
+mod certificates;
 mod outcome;
 mod steps;
 
@@ -19,6 +20,8 @@ use controller_core::v1::compute::ObservedInstance;
 use controller_core::v1::state::{Cluster, EventKind, Run};
 use kit::problem::chain;
 
+use self::certificates::Certificates;
+pub(crate) use self::certificates::in_words;
 use self::outcome::outcome;
 use self::steps::{Steps, about_instance};
 use crate::journal::About;
@@ -46,6 +49,7 @@ pub(crate) struct Reconcile {
     pub addresses: Addresses,
     pub tasks: kit::Tasks,
     steps: Steps,
+    certificates: Certificates,
     /// As they were last seen.
     restarts: BTreeMap<InstanceId, u32>,
     /// The live release whose tag stands in the repository.
@@ -60,6 +64,7 @@ impl Reconcile {
     pub(crate) fn new(shared: Arc<Shared>, setting: Setting, addresses: Addresses, tasks: kit::Tasks) -> Self {
         Self {
             steps: Steps::new(Arc::clone(&shared), tasks.clone()),
+            certificates: Certificates::new(Arc::clone(&shared)),
             shared,
             setting,
             addresses,
@@ -130,6 +135,7 @@ impl Reconcile {
                 }
             }
         }
+        wake = earlier(wake, self.keep_certificates(now).await);
         if let Err(error) = self.shared.publish().await {
             tracing::error!(%error, "tables not published");
             wake = earlier(wake, Some(now.elapsed + RETRY_FIRST));
@@ -142,6 +148,17 @@ impl Reconcile {
             wake = earlier(wake, self.steps.start(step));
         }
         wake
+    }
+
+    /// With the pen held. When to look again, if there is more to do or something was not recorded.
+    async fn keep_certificates(&mut self, now: Now) -> Option<Duration> {
+        match self.certificates.keep().await {
+            Ok(changed) => changed.then_some(now.elapsed),
+            Err(error) => {
+                tracing::error!(%error, "certificate not recorded: the one before it stays");
+                Some(now.elapsed + RETRY_FIRST)
+            }
+        }
     }
 
     /// When to look again, while nothing may be decided: members were not heard yet, or have a newer table.
@@ -230,7 +247,8 @@ impl Reconcile {
             let SectionKey::App { environment, app } = key else { continue };
             let releases = records.releases.get(key).unwrap_or(&none);
             let desired = records.desired_app(environment, app);
-            let routes = controller_core::render::route_section(environment, app, &desired, run, releases);
+            let offer = records.offer(key);
+            let routes = controller_core::render::route_section(environment, app, &desired, run, releases, &offer);
             let names = controller_core::render::name_section(environment, app, run, releases);
             let published = self.shared.tables.published(key, routes.as_ref(), names.as_ref());
             let deployment = run.deployment.as_ref().and_then(|id| records.deployments.get(id));

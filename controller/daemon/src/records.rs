@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use appbase_core::v1::{MemberKind, Route};
 use appbase_core::{AppName, DeploymentId, Digest, EnvironmentName, Generation, MemberId, ReleaseNumber, SectionKey};
 use controller_core::addresses::Range;
+use controller_core::certificates::{Offer, Uploaded};
 use controller_core::v1::state::{
-    ChangeSet, Cluster, Deployment, DeploymentOutcome, Desired, DesiredApp, Head, MemberRecord, NetworkRecord,
-    Published, ReleaseRecord, Run, Snapshot, TokenRecord,
+    AuthorityRecord, CertificateRecord, ChangeSet, Cluster, Deployment, DeploymentOutcome, Desired, DesiredApp, Head,
+    MemberRecord, NetworkRecord, Published, ReleaseRecord, Run, Snapshot, TokenRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,6 +22,7 @@ const HISTORY_MAX: usize = 50;
 /// The default environment's place in the cluster's range.
 const DEFAULT_NETWORK: u8 = 1;
 const PUBLISHED: &str = "published";
+const AUTHORITY: &str = "authority";
 
 #[derive(Debug)]
 pub(crate) struct Records {
@@ -38,6 +40,11 @@ pub(crate) struct Records {
     pub networks: BTreeMap<EnvironmentName, u8>,
     /// By the hash of the token.
     pub tokens: BTreeMap<Digest, TokenRecord>,
+    pub authority: Option<AuthorityRecord>,
+    /// What the authority made, by app and environment.
+    pub leaves: BTreeMap<SectionKey, CertificateRecord>,
+    /// What people uploaded.
+    pub certificates: Uploaded,
     pub published: Published,
     /// The last revision of each key that is guarded.
     revisions: BTreeMap<String, Revision>,
@@ -56,6 +63,11 @@ pub(crate) enum Write {
     Network(EnvironmentName, u8),
     Token(Box<TokenRecord>),
     RevokeToken(String),
+    Authority(Box<AuthorityRecord>),
+    Leaf(SectionKey, Box<CertificateRecord>),
+    ForgetLeaf(SectionKey),
+    Certificate(String, Box<CertificateRecord>),
+    ForgetCertificate(String),
     Published(Published),
 }
 
@@ -83,6 +95,9 @@ impl Records {
             members: BTreeMap::new(),
             networks: BTreeMap::from([(EnvironmentName::default_name(), DEFAULT_NETWORK)]),
             tokens: BTreeMap::new(),
+            authority: None,
+            leaves: BTreeMap::new(),
+            certificates: Uploaded::default(),
             published: Published::default(),
             revisions: BTreeMap::new(),
         };
@@ -126,6 +141,12 @@ impl Records {
                 let record: TokenRecord = decode(entry)?;
                 self.tokens.insert(record.hash, record);
             }
+            [AUTHORITY] => self.authority = Some(decode(entry)?),
+            ["leaf", environment, app] => {
+                let record = decode(entry)?;
+                self.leaves.insert(section(entry, environment, app)?, record);
+            }
+            ["certificate", id] => self.certificates.insert((*id).to_owned(), decode(entry)?),
             [PUBLISHED] => self.published = decode(entry)?,
             _ => {}
         }
@@ -161,6 +182,11 @@ impl Records {
 
     pub(crate) fn desired_app(&self, environment: &EnvironmentName, app: &AppName) -> DesiredApp {
         self.desired.app(environment, app).cloned().unwrap_or_default()
+    }
+
+    /// The certificates there are for an app in an environment.
+    pub(crate) fn offer(&self, key: &SectionKey) -> Offer<'_> {
+        Offer { uploaded: Some(&self.certificates), local: self.leaves.get(key) }
     }
 
     /// The deployment that is not over, if any.
@@ -252,6 +278,13 @@ impl Records {
                 }
                 Write::Token(token) => operations.push(Operation::Put(format!("token/{}", token.id), encode(token))),
                 Write::RevokeToken(id) => operations.push(Operation::Delete(format!("token/{id}"))),
+                Write::Authority(record) => operations.push(Operation::Put(AUTHORITY.to_owned(), encode(record))),
+                Write::Leaf(key, record) => operations.push(Operation::Put(format!("leaf/{key}"), encode(record))),
+                Write::ForgetLeaf(key) => operations.push(Operation::Delete(format!("leaf/{key}"))),
+                Write::Certificate(id, record) => {
+                    operations.push(Operation::Put(format!("certificate/{id}"), encode(record)));
+                }
+                Write::ForgetCertificate(id) => operations.push(Operation::Delete(format!("certificate/{id}"))),
                 Write::Published(published) => {
                     self.guard(PUBLISHED, &mut conditions);
                     operations.push(Operation::Put(PUBLISHED.to_owned(), encode(published)));
@@ -302,6 +335,15 @@ impl Records {
                 Write::ForgetMember(id) => {
                     self.members.remove(&id);
                 }
+                Write::Authority(record) => self.authority = Some(*record),
+                Write::Leaf(key, record) => {
+                    self.leaves.insert(key, *record);
+                }
+                Write::ForgetLeaf(key) => {
+                    self.leaves.remove(&key);
+                }
+                Write::Certificate(id, record) => self.certificates.insert(id, *record),
+                Write::ForgetCertificate(id) => self.certificates.remove(&id),
                 Write::Published(published) => {
                     self.published = published;
                     self.revisions.insert(PUBLISHED.to_owned(), revision);

@@ -175,7 +175,8 @@ impl Shared {
         let (Some(run), none) = (records.runs.get(&key), BTreeMap::new()) else { return true };
         let releases = records.releases.get(&key).unwrap_or(&none);
         let desired = records.desired_app(environment, app);
-        let routes = controller_core::render::route_section(environment, app, &desired, run, releases);
+        let offer = records.offer(&key);
+        let routes = controller_core::render::route_section(environment, app, &desired, run, releases, &offer);
         let names = controller_core::render::name_section(environment, app, run, releases);
         let Some(published) = self.tables.published(&key, routes.as_ref(), names.as_ref()) else { return false };
         let members = self.members.seen(&records.members, self.now());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use appbase_core::v1::TableUpdate;
 use appbase_core::{Digest, Generation, SectionKey};
+use controller_core::certificates::{Offer, Uploaded};
 use controller_core::render;
 use controller_core::v1::state::{Cluster, Published};
 use dns_core::v1::NameSection;
@@ -25,6 +26,11 @@ pub(crate) struct Rendered {
 
 impl Rendered {
     pub(crate) fn of(records: &Records, config: &Config) -> Self {
+        Self::with(records, config, &records.certificates)
+    }
+
+    /// As they would be with these certificates of people.
+    pub(crate) fn with(records: &Records, config: &Config, uploaded: &Uploaded) -> Self {
         let mut rendered = Self::default();
         let platform = crate::names::platform(config, &records.networks);
         rendered.names.insert(SectionKey::Platform, NameSection::Platform(platform));
@@ -33,7 +39,8 @@ impl Rendered {
             let SectionKey::App { environment, app } = key else { continue };
             let releases = records.releases.get(key).unwrap_or(&none);
             let desired = records.desired_app(environment, app);
-            if let Some(section) = render::route_section(environment, app, &desired, run, releases) {
+            let offer = Offer { uploaded: Some(uploaded), ..records.offer(key) };
+            if let Some(section) = render::route_section(environment, app, &desired, run, releases, &offer) {
                 rendered.routes.insert(key.clone(), section);
             }
             if let Some(section) = render::name_section(environment, app, run, releases) {

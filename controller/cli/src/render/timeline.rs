@@ -134,6 +134,8 @@ fn phase_of(kind: EventKind, flipped: bool) -> Option<Phase> {
         EventKind::Changed
         | EventKind::WarmEnded
         | EventKind::StepFailed
+        | EventKind::CertificateIssued
+        | EventKind::CertificateEnds
         | EventKind::DeploymentDone
         | EventKind::DeploymentStaged
         | EventKind::DeploymentAborted

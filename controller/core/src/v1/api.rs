@@ -25,14 +25,18 @@
 //! GET  /v1/tokens                                       [TokenView]
 //! DELETE /v1/tokens/{id}                                revoke
 //! POST /v1/repository-access                            RepositoryAccess
+//! POST /v1/certificates                                 CertificateRequest -> CertificateAnswer (201 when it is new)
+//! GET  /v1/certificates                                 [CertificateView], those of the local authority as well
+//! DELETE /v1/certificates/{id}                          show it no more, and forget its key
+//! GET  /v1/authority                                    AuthorityView
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use appbase_core::v1::{Counters, Health, InstanceExit, MemberKind, ProbeAnswer, Route};
+use appbase_core::v1::{Counters, Health, InstanceExit, MemberKind, PrivateKey, ProbeAnswer, Route};
 use appbase_core::{
-    AppName, ClusterId, DeploymentId, EnvironmentName, Generation, InstanceId, MemberId, ProcessName, ReleaseNumber,
-    Slot, Version,
+    AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
+    ReleaseNumber, SectionKey, Slot, Version,
 };
 use lb_core::v1::Conditions;
 use serde::{Deserialize, Serialize};
@@ -92,6 +96,53 @@ pub struct RepositoryAccess {
     pub url: String,
     /// For an hour; none where no tokens are asked for.
     pub token: Option<String>,
+}
+
+/// A certificate with its key, as files hold them; 64 KiB together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// PEM, the one of the names first.
+    pub chain: String,
+    /// PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted.
+    pub key: PrivateKey,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateAnswer {
+    /// `added`, `replaced` (one with the same names) or `unchanged`.
+    pub outcome: String,
+    pub certificate: CertificateView,
+}
+
+/// A certificate as people see it: never its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateView {
+    pub id: String,
+    pub names: BTreeSet<String>,
+    /// `local` or `uploaded`.
+    pub source: String,
+    /// Who signed it, in its own words.
+    pub issuer: String,
+    pub from_unix_ms: u64,
+    pub until_unix_ms: u64,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Digest,
+    /// For whose hosts it is shown now: `environment/app`.
+    pub apps: Vec<SectionKey>,
+}
+
+/// The local authority, for those who are to trust it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityView {
+    pub cluster: ClusterId,
+    /// PEM.
+    pub certificate: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Digest,
+    /// It is good for these and what is below them, and for nothing else.
+    pub domains: BTreeSet<String>,
+    pub from_unix_ms: u64,
+    pub until_unix_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

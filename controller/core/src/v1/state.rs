@@ -13,6 +13,9 @@
 //! member/<id>                    MemberRecord       desired: one that is not seen still counts
 //! network/<environment>          NetworkRecord      its place in the cluster's range, on Docker; never given again
 //! token/<id>                     TokenRecord        of a person; the token itself is kept nowhere
+//! authority                      AuthorityRecord    the local one, with its key
+//! leaf/<environment>/<app>       CertificateRecord  what the local authority made for an app's names, with its key
+//! certificate/<id>               CertificateRecord  what somebody uploaded, with its key
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use appbase_core::claims::Scope;
-use appbase_core::v1::{MemberKind, Release, Route};
+use appbase_core::v1::{Certificate, MemberKind, PrivateKey, Release, Route};
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, InstanceId, ProcessName, ReleaseNumber, SectionKey,
     ServerName, Slot, Version,
@@ -333,6 +336,35 @@ pub struct TokenRecord {
     pub expires_unix_ms: u64,
 }
 
+/// The cluster's own certificate authority: good for `localhost` and the platform's domain, and for nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityRecord {
+    /// PEM.
+    pub certificate: String,
+    pub key: PrivateKey,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Digest,
+    pub domains: BTreeSet<String>,
+    pub from_unix_ms: u64,
+    pub until_unix_ms: u64,
+}
+
+/// A certificate, and what is written in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    #[serde(flatten)]
+    pub certificate: Certificate,
+    /// SHA-256 of the first certificate of the chain.
+    pub fingerprint: Digest,
+    /// Who signed it, in its own words.
+    pub issuer: String,
+    /// Fingerprint of the local authority, where that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Digest>,
+    pub from_unix_ms: u64,
+    pub until_unix_ms: u64,
+}
+
 /// What happened, past tense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -358,4 +390,8 @@ pub enum EventKind {
     /// The idle slot's release was given up after its window.
     WarmEnded,
     StepFailed,
+    /// The local authority made a certificate for an app's names.
+    CertificateIssued,
+    /// A certificate ends soon, or has ended.
+    CertificateEnds,
 }

@@ -12,6 +12,7 @@ use appbase_core::{
     ReleaseNumber, ServerName, Version,
 };
 use controller_core::addresses::{Addresses, Range};
+use controller_core::certificates::Offer;
 use controller_core::observed::{MemberSeen, Observed};
 use controller_core::plan::{Setting, Slice, SlicePlan, Step, plan_slice};
 use controller_core::render;
@@ -178,7 +179,7 @@ impl World {
     }
 
     pub(crate) fn section(&self) -> Option<RouteSection> {
-        render::route_section(&environment(), &app(), &self.desired, &self.run, &self.releases)
+        render::route_section(&environment(), &app(), &self.desired, &self.run, &self.releases, &Offer::default())
     }
 
     pub(crate) fn observed(&self) -> Observed {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,7 +36,9 @@ impl SqliteStore {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|error| open(error.to_string()))?;
         let lock = lock(directory)?;
-        let connection = Connection::open(directory.join(STATE_FILE)).map_err(|error| open(error.to_string()))?;
+        let file = directory.join(STATE_FILE);
+        own(&file).map_err(|error| open(error.to_string()))?;
+        let connection = Connection::open(file).map_err(|error| open(error.to_string()))?;
         prepare(&connection).map_err(|error| open(damage(&error)))?;
         let check: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -56,6 +58,12 @@ impl SqliteStore {
             .await
             .map_err(|error| StoreError::Io { reason: error.to_string() })?
     }
+}
+
+/// Keys of certificates are in it, and the directory may be somebody else's. What SQLite puts beside it is as it is.
+fn own(file: &Path) -> std::io::Result<()> {
+    let opened = File::options().create(true).append(true).mode(0o600).open(file)?;
+    opened.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
 fn damage(error: &rusqlite::Error) -> String {
@@ -171,6 +179,19 @@ mod tests {
         let listed = store.list("a/").await.expect("read");
         assert_eq!(listed, [Entry { key: "a/1".into(), value: b"x".to_vec(), revision: 1 }]);
         assert!(store.list("b").await.expect("read").is_empty());
+    }
+
+    #[test]
+    fn only_its_owner_reads_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join(STATE_FILE);
+        fs::write(&file, "").expect("as an older release left it");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("its mode");
+        let _store = SqliteStore::open(directory.path()).expect("a store");
+        for part in ["state.db", "state.db-wal"] {
+            let mode = fs::metadata(directory.path().join(part)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{part}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use appbase_core::{
     ServerName, Version,
 };
 use controller_core::addresses::{Addresses, Range};
+use controller_core::certificates::Offer;
 use controller_core::observed::{MemberSeen, Observed};
 use controller_core::plan::{Setting, Slice, SlicePlan, Step, plan_slice};
 use controller_core::render;
@@ -209,7 +210,8 @@ impl App {
         addresses: &mut Addresses,
         now: Now,
     ) -> SlicePlan {
-        let routes = render::route_section(environment, &self.name, &self.desired, &self.run, &self.releases);
+        let routes =
+            render::route_section(environment, &self.name, &self.desired, &self.run, &self.releases, &Offer::default());
         let names = render::name_section(environment, &self.name, &self.run, &self.releases);
         std::hint::black_box((render::digest(&routes), render::digest(&names)));
         let slice = Slice {

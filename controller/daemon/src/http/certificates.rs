@@ -1,0 +1,177 @@
+//! Certificates that people upload, and what there is to see of all. A key comes in here and never goes out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use appbase_core::SectionKey;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use controller_core::certificates::{Uploaded, id, live_routes, local_id};
+use controller_core::v1::api::{AuthorityView, CertificateAnswer, CertificateRequest, CertificateView};
+use controller_core::v1::state::{CertificateRecord, EventKind};
+use kit::problem::Problem;
+
+use super::{Answer, App};
+use crate::access::Caller;
+use crate::journal::About;
+use crate::reconcile::in_words;
+use crate::records::{Records, Write, lock};
+use crate::tables::Rendered;
+use crate::x509;
+
+/// Enough for every name of one cluster.
+const CERTIFICATES_MAX: usize = 1000;
+/// Of all together, keys included: an app that takes every host has all of them in its section of the table.
+const BYTES_MAX: usize = 8 << 20;
+
+pub(super) async fn add(
+    State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
+    Json(request): Json<CertificateRequest>,
+) -> Result<(StatusCode, Json<CertificateAnswer>), Problem> {
+    let _pen = shared.pen.lock().await;
+    let now = shared.clock.unix_ms();
+    let record = x509::uploaded(&request.chain, &request.key.0, now).map_err(|error| {
+        let (code, hint) = error.code();
+        let status = if code == "certificate-too-large" { 413 } else { 422 };
+        Problem::new(status, code, error.to_string()).hint(hint)
+    })?;
+    let id = id(&record.certificate.names);
+    let (outcome, status) = {
+        let records = lock(&shared.records);
+        match records.certificates.records().get(&id) {
+            Some(known) if *known == record => ("unchanged", StatusCode::OK),
+            known => {
+                refuse_too_much(&records.certificates, &id, &record)?;
+                refuse_unsound(&shared, &records, &id, &record)?;
+                if known.is_some() { ("replaced", StatusCode::OK) } else { ("added", StatusCode::CREATED) }
+            }
+        }
+    };
+    if outcome != "unchanged" {
+        let names = in_words(&record.certificate.names);
+        shared.commit(vec![Write::Certificate(id.clone(), Box::new(record.clone()))]).await?;
+        let text = format!("certificate {id} for {names} {outcome} by {}", caller.name);
+        shared.journal.write(now, &About::default(), EventKind::Changed, &text);
+        publish(&shared).await;
+    }
+    let apps = shown_for(&lock(&shared.records)).remove(&id).unwrap_or_default();
+    let certificate = view(id, "uploaded", &record, apps);
+    Ok((status, Json(CertificateAnswer { outcome: outcome.to_owned(), certificate })))
+}
+
+fn refuse_too_much(uploaded: &Uploaded, id: &str, record: &CertificateRecord) -> Result<(), Problem> {
+    let size = |record: &CertificateRecord| record.certificate.chain.len() + record.certificate.key.0.len();
+    let others = uploaded.records().iter().filter(|(other, _)| *other != id);
+    let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, other)| (count + 1, bytes + size(other)));
+    if count < CERTIFICATES_MAX && bytes + size(record) <= BYTES_MAX {
+        return Ok(());
+    }
+    let title = format!("at most {CERTIFICATES_MAX} certificates, and {BYTES_MAX} bytes of all together");
+    Err(Problem::new(409, "too-many-certificates", title).hint("remove what ended: platformctl cert ls"))
+}
+
+/// What lb would refuse is not stored: it takes a table whole or not at all.
+fn refuse_unsound(shared: &App, records: &Records, id: &str, record: &CertificateRecord) -> Result<(), Problem> {
+    let mut uploaded = records.certificates.clone();
+    uploaded.insert(id.to_owned(), record.clone());
+    let rendered = Rendered::with(records, &shared.config, &uploaded);
+    let refused = lb_core::Table::new(&rendered.routes).err();
+    refused.map_or(Ok(()), |error| {
+        Err(Problem::new(422, "unsound", "lbs would refuse a table with this certificate").detail(error.to_string()))
+    })
+}
+
+pub(super) async fn list(State(shared): State<App>) -> Answer<Vec<CertificateView>> {
+    let records = lock(&shared.records);
+    let mut apps = shown_for(&records);
+    let uploaded = records.certificates.records().iter();
+    let mut views: Vec<CertificateView> = uploaded
+        .map(|(id, record)| view(id.clone(), "uploaded", record, apps.remove(id).unwrap_or_default()))
+        .collect();
+    views.extend(records.leaves.iter().map(|(key, record)| {
+        let id = local_id(key);
+        let apps = apps.remove(&id).unwrap_or_default();
+        view(id, "local", record, apps)
+    }));
+    Ok(Json(views))
+}
+
+pub(super) async fn remove(
+    State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Answer<()> {
+    let _pen = shared.pen.lock().await;
+    {
+        let records = lock(&shared.records);
+        if records.leaves.keys().any(|key| local_id(key) == id) {
+            let title = "a certificate of the local authority is there as long as its app has hosts for it";
+            return Err(Problem::new(409, "local-certificate", title)
+                .hint("upload one for the same names, and that is shown: platformctl cert add"));
+        }
+        if !records.certificates.records().contains_key(&id) {
+            return Err(Problem::new(404, "unknown-certificate", "there is no such certificate")
+                .hint("see: platformctl cert ls"));
+        }
+    }
+    shared.commit(vec![Write::ForgetCertificate(id.clone())]).await?;
+    let text = format!("certificate {id} removed by {}", caller.name);
+    shared.journal.write(shared.clock.unix_ms(), &About::default(), EventKind::Changed, &text);
+    publish(&shared).await;
+    Ok(Json(()))
+}
+
+pub(super) async fn authority(State(shared): State<App>) -> Answer<AuthorityView> {
+    let records = lock(&shared.records);
+    let Some(authority) = &records.authority else {
+        return Err(Problem::new(404, "no-authority", "the controller has made no authority yet")
+            .hint("it does so when it decides for the first time: ask again in some seconds"));
+    };
+    Ok(Json(AuthorityView {
+        cluster: records.cluster.id.clone(),
+        certificate: authority.certificate.clone(),
+        fingerprint: authority.fingerprint,
+        domains: authority.domains.clone(),
+        from_unix_ms: authority.from_unix_ms,
+        until_unix_ms: authority.until_unix_ms,
+    }))
+}
+
+/// By id, the apps for whose hosts each certificate is shown.
+fn shown_for(records: &Records) -> BTreeMap<String, Vec<SectionKey>> {
+    let (mut apps, none): (BTreeMap<String, Vec<SectionKey>>, _) = (BTreeMap::new(), BTreeMap::new());
+    for (key, run) in &records.runs {
+        let routes = live_routes(run, records.releases.get(key).unwrap_or(&none));
+        let offer = records.offer(key);
+        let local = offer.shows_local(routes).then(|| local_id(key));
+        for id in offer.chosen(routes).into_iter().map(str::to_owned).chain(local) {
+            apps.entry(id).or_default().push(key.clone());
+        }
+    }
+    apps
+}
+
+fn view(id: String, source: &str, record: &CertificateRecord, apps: Vec<SectionKey>) -> CertificateView {
+    CertificateView {
+        id,
+        names: record.certificate.names.clone(),
+        source: source.to_owned(),
+        issuer: record.issuer.clone(),
+        from_unix_ms: record.from_unix_ms,
+        until_unix_ms: record.until_unix_ms,
+        fingerprint: record.fingerprint,
+        apps,
+    }
+}
+
+/// With the pen held by the caller: people do not wait for a look at the engine.
+async fn publish(shared: &App) {
+    if shared.decides.load(Ordering::Relaxed)
+        && let Err(error) = shared.publish().await
+    {
+        tracing::error!(%error, "tables not published; the loop tries again");
+    }
+    shared.look_again.notify_one();
+}
