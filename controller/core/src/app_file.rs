@@ -110,7 +110,7 @@ pub fn check_value_name(name: &str) -> Result<(), String> {
 }
 
 pub(crate) fn limits(file: &LimitsFile) -> Result<Limits, AppFileError> {
-    let memory_bytes = file.memory.as_deref().map(bytes).transpose()?;
+    let memory_bytes = file.memory.as_deref().map(memory).transpose()?;
     let cpu_millis = match file.cpu {
         None => None,
         Some(cores) if (0.01..=1024.0).contains(&cores) => Some((cores * 1000.0).round() as u64),
@@ -122,17 +122,21 @@ pub(crate) fn limits(file: &LimitsFile) -> Result<Limits, AppFileError> {
     Ok(Limits { memory_bytes, cpu_millis, pids: file.pids })
 }
 
-/// `64MiB` → 67108864; at least 6 MiB, the least an engine takes.
-fn bytes(text: &str) -> Result<u64, AppFileError> {
+/// At least 6 MiB, the least an engine takes.
+fn memory(text: &str) -> Result<u64, AppFileError> {
+    match size("limits.memory", text)? {
+        bytes if bytes >= 6 << 20 => Ok(bytes),
+        _ => Err(wrong("limits.memory", "at least 6MiB")),
+    }
+}
+
+/// `64MiB` → 67108864.
+pub(crate) fn size(key: &str, text: &str) -> Result<u64, AppFileError> {
     let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
     let found = units
         .iter()
         .find_map(|(unit, factor)| text.strip_suffix(unit)?.trim().parse::<u64>().ok()?.checked_mul(*factor));
-    match found {
-        Some(bytes) if bytes >= 6 << 20 => Ok(bytes),
-        Some(_) => Err(wrong("limits.memory", "at least 6MiB")),
-        None => Err(wrong("limits.memory", format!("\"{}\" is no size: use 64MiB or 1GiB", text.escape_debug()))),
-    }
+    found.ok_or_else(|| wrong(key, format!("\"{}\" is no size: use 64MiB or 1GiB", text.escape_debug())))
 }
 
 #[cfg(test)]

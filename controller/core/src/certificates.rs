@@ -141,8 +141,9 @@ impl Offer<'_> {
     }
 }
 
+/// Every host is `localhost` as well: that is what people type on the machine itself.
 fn hosts(routes: &[Route]) -> BTreeSet<&str> {
-    routes.iter().filter_map(|route| route.host.as_deref()).collect()
+    routes.iter().map(|route| route.host.as_deref().unwrap_or(LOCALHOST)).collect()
 }
 
 /// The domains of the local authority.

@@ -12,6 +12,7 @@ pub mod admit;
 pub mod app_file;
 pub mod certificates;
 pub mod desired;
+mod guards;
 pub mod observed;
 pub mod plan;
 pub mod render;

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{
-    Balance, Check, HttpsPolicy, InstanceSpec, Policy, Probe, ProcessTraffic, Protocol, Redirect, Release, Route,
-    Source, TrafficSpec, Value, VersionDocument,
+    Balance, Check, Guard, HttpsPolicy, InstanceSpec, Policy, Probe, ProcessTraffic, Protocol, Redirect, Release,
+    Route, Source, TrafficSpec, Value, VersionDocument,
 };
 use appbase_core::{EnvironmentName, ProcessName, ReleaseNumber};
 
 use crate::app_file::{self, AppFileError};
+use crate::guards;
 use crate::v1::app_file::{AppFile, BalanceFile, HttpsFile, LimitsFile, RouteFile, TrafficFile};
 use crate::v1::state::DesiredApp;
 use crate::words::{self, WordsError};
@@ -44,6 +45,8 @@ pub enum ResolveError {
     NoCommand { process: ProcessName },
     #[error("[[routes]] number {number}: {reason}")]
     Route { number: usize, reason: String },
+    #[error("[guard]: {reason}")]
+    Guard { reason: String },
     #[error("more than {ROUTES_MAX} routes: each of [[routes]] counts once for each of its hosts")]
     ManyRoutes,
     #[error("a route goes to process {process}, which has no port")]
@@ -188,6 +191,8 @@ fn routes(
     domain: &str,
 ) -> Result<Vec<Route>, ResolveError> {
     let mut routes = BTreeSet::new();
+    let guard = guards::guard("guard", &file.guard)?;
+    lb_core::guard::check_guard(&guard).map_err(|reason| ResolveError::Guard { reason })?;
     let web = ProcessName::default_name();
     let mut hosts = vec![Some(format!("{}.{environment}.{domain}", document.app))];
     if environment.is_default() {
@@ -196,14 +201,18 @@ fn routes(
     }
     if traffic.contains_key(&web) {
         let path = file.path.as_deref().unwrap_or("/");
-        routes.extend(hosts.iter().map(|host| Route::new(host.clone(), path, web.clone())));
+        let main =
+            |host: &Option<String>| Route { guard: guard.clone(), ..Route::new(host.clone(), path, web.clone()) };
+        routes.extend(hosts.iter().map(main));
     }
     let count = file.routes.iter().map(|route| route.hosts.as_ref().map_or(hosts.len(), Vec::len)).sum::<usize>();
     if count + hosts.len() > ROUTES_MAX {
         return Err(ResolveError::ManyRoutes);
     }
     for (at, described) in file.routes.iter().enumerate() {
-        let route = further_route(described).map_err(|reason| ResolveError::Route { number: at + 1, reason })?;
+        let own = described.guard.as_ref().map(|own| guards::guard(&format!("routes {}, guard", at + 1), own));
+        let guard = own.transpose()?.unwrap_or_else(|| guard.clone());
+        let route = further_route(described, guard).map_err(|reason| ResolveError::Route { number: at + 1, reason })?;
         match &described.hosts {
             None => routes.extend(hosts.iter().map(|host| Route { host: host.clone(), ..route.clone() })),
             // One host leads to one environment.
@@ -225,7 +234,7 @@ fn routes(
 }
 
 /// A rule of the app file, without its host.
-fn further_route(described: &RouteFile) -> Result<Route, String> {
+fn further_route(described: &RouteFile, guard: Guard) -> Result<Route, String> {
     let process = described.process.clone().unwrap_or_else(ProcessName::default_name);
     let redirect = described
         .redirect
@@ -246,6 +255,7 @@ fn further_route(described: &RouteFile) -> Result<Route, String> {
         redirect,
         request_headers: described.request_headers.clone().into(),
         response_headers: described.response_headers.clone().into(),
+        guard,
         ..Route::new(None, described.path.as_deref().unwrap_or("/"), process)
     };
     lb_core::rule::check(&route)?;
@@ -323,6 +333,25 @@ mod tests {
 
     fn resolved(app_file: &str, overlay: &DesiredApp) -> Result<Resolved, ResolveError> {
         resolve(&document(app_file), &EnvironmentName::default_name(), overlay, 1, &Defaults::default())
+    }
+
+    #[test]
+    fn a_guard_is_of_every_route_that_has_none_of_its_own() {
+        let text = "command = \"./x\"\nport = 80\n[guard]\nnetworks = [\"10.0.0.0/8\"]\nrequest_max = \"1MiB\"\n\
+                    [[routes]]\npath = \"/open\"\nguard = { rate = { requests = 5 } }\n[[routes]]\npath = \"/x\"\n";
+        let resolved = resolved(text, &DesiredApp::default()).expect("sound");
+        let of = |path: &str| {
+            let route = resolved.release.traffic.routes.iter().find(|route| route.path == path).expect("a route");
+            (
+                route.guard.networks.len(),
+                route.guard.request_bytes_max,
+                route.guard.rate.as_ref().map(|rate| rate.seconds),
+            )
+        };
+        assert_eq!(
+            (of("/"), of("/x"), of("/open")),
+            ((1, Some(1 << 20), None), (1, Some(1 << 20), None), (0, None, Some(1)))
+        );
     }
 
     #[test]

@@ -112,7 +112,7 @@ const CORS_MAX: usize = 64;
 const SECONDS_MAX: u32 = 86_400;
 
 /// Why it cannot be used.
-pub(crate) fn check_guard(guard: &Guard) -> Result<(), String> {
+pub fn check_guard(guard: &Guard) -> Result<(), String> {
     if guard.networks.len() > NETWORKS_MAX {
         return Err(format!("at most {NETWORKS_MAX} networks"));
     }

@@ -140,7 +140,7 @@ fn trust_it(session: &Session<'_>, authority: &AuthorityView, remove: bool) -> R
         _ => format!("trusted: the authority of {cluster}, for {domains} ({})\n", authority.fingerprint),
     })?;
     if !remove {
-        output.hint("try", "curl https://APP.localhost:8443/");
+        output.hint("try", "curl https://localhost:8443/");
         output
             .hint("Firefox, Java", "they have stores of their own: platformctl cert trust --out FILE, then import it");
         output.hint("take it away", "platformctl cert trust --remove");

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use appbase_core::v1::{HeaderEdits, Redirect, Route};
-use appbase_core::{AppName, ProcessName};
+use appbase_core::v1::{Guard, HeaderEdits, Rate, RateOf, Redirect, Route};
+use appbase_core::{AppName, Prefix, ProcessName};
 use clap::{Args, Subcommand};
 use controller_core::v1::api::{AppStatus, RouteTest, RouteView};
 use controller_core::v1::state::Operation;
@@ -44,6 +44,8 @@ enum Verb {
         process: ProcessName,
         #[command(flatten)]
         done: Done,
+        #[command(flatten)]
+        guarded: Guarded,
         /// Only with the next deployment
         #[arg(long)]
         later: bool,
@@ -118,6 +120,46 @@ struct Done {
     drop_response_headers: Vec<String>,
 }
 
+/// What is asked of the requests before the app gets them.
+#[derive(Debug, Args)]
+struct Guarded {
+    /// Only clients in this network (`10.0.0.0/8`, or one address); may be given more than once
+    #[arg(long = "allow", value_name = "NETWORK", value_parser = network)]
+    networks: Vec<Prefix>,
+    /// A client may ask so often (`100`: each second, `100/60`: each minute)
+    #[arg(long, value_name = "REQUESTS[/SECONDS]", value_parser = rate)]
+    rate: Option<Rate>,
+    /// The most bytes of a request's body
+    #[arg(long, value_name = "BYTES")]
+    request_max: Option<u64>,
+    /// The most bytes of an answer's body
+    #[arg(long, value_name = "BYTES")]
+    response_max: Option<u64>,
+}
+
+impl Guarded {
+    fn guard(self) -> Guard {
+        Guard {
+            networks: self.networks.into_iter().collect(),
+            request_bytes_max: self.request_max,
+            response_bytes_max: self.response_max,
+            rate: self.rate,
+            cors: None,
+        }
+    }
+}
+
+fn network(text: &str) -> Result<Prefix, String> {
+    Prefix::try_from(text.to_owned())
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    let wrong = || format!("\"{}\" is no rate: use 100 or 100/60", text.escape_debug());
+    let (requests, seconds) = text.split_once('/').unwrap_or((text, "1"));
+    let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number > 0).ok_or_else(wrong);
+    Ok(Rate { requests: number(requests)?, seconds: number(seconds)?, burst: None, of: RateOf::Client })
+}
+
 pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<Exit, Failure> {
     let output = session.output;
     match arguments.verb {
@@ -131,8 +173,8 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
             }
             output.show(&routes, || list::routes(&routes, output.width(), output.paint))?;
         }
-        Verb::Add { app, rule, wanted, process, done, later } => {
-            let route = done.apply(wanted.route(rule, process)?)?;
+        Verb::Add { app, rule, wanted, process, done, guarded, later } => {
+            let route = Route { guard: guarded.guard(), ..done.apply(wanted.route(rule, process)?)? };
             return change(session, &app, vec![operation_of(session, "add", &app, &route)?], later).await;
         }
         Verb::Rm { app, rule, wanted, process, later } => {

@@ -136,7 +136,7 @@ fn local_names_are_those_of_the_releases_in_either_slot() {
         let run = Run { live: Some(Slot::Blue), slots: slots.iter().copied().collect(), ..Run::default() };
         local_names(&run, &releases, &local_domains("platform"))
     };
-    let blue = "shop.localhost shop.platform *.shop.platform";
+    let blue = "localhost shop.localhost shop.platform *.shop.platform";
     assert_eq!(of(&[(Slot::Blue, 1)]).names, names(blue));
     assert_eq!(of(&[(Slot::Blue, 1), (Slot::Green, 2)]).names, names(&format!("{blue} new.platform")));
     assert_eq!(of(&[]), LocalNames::default());

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use appbase_core::ProcessName;
-use appbase_core::v1::{BalancePolicy, Check, HeaderEdits, Protocol};
+use appbase_core::v1::{BalancePolicy, Check, HeaderEdits, Protocol, RateOf};
+use appbase_core::{Prefix, ProcessName};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -28,6 +28,8 @@ pub struct AppFile {
     pub limits: LimitsFile,
     pub values: BTreeMap<String, String>,
     pub traffic: TrafficFile,
+    /// Of all routes that have none of their own.
+    pub guard: GuardFile,
     pub https: HttpsFile,
     /// Seconds from SIGTERM to SIGKILL; 10 unless given.
     pub stop_grace: Option<f64>,
@@ -55,6 +57,40 @@ pub struct RouteFile {
     pub status: Option<u16>,
     pub request_headers: EditsFile,
     pub response_headers: EditsFile,
+    /// Instead of the app's.
+    pub guard: Option<GuardFile>,
+}
+
+/// What is asked of requests before the app gets them; `Guard` says what each means. Sizes are texts as of limits.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardFile {
+    pub networks: BTreeSet<Prefix>,
+    pub request_max: Option<String>,
+    pub response_max: Option<String>,
+    pub rate: Option<RateFile>,
+    pub cors: Option<CorsFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateFile {
+    pub requests: u32,
+    pub seconds: Option<u32>,
+    pub burst: Option<u32>,
+    #[serde(default)]
+    pub of: RateOf,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorsFile {
+    pub origins: BTreeSet<String>,
+    pub methods: BTreeSet<String>,
+    pub headers: BTreeSet<String>,
+    pub expose: BTreeSet<String>,
+    pub credentials: bool,
+    pub seconds: Option<u32>,
 }
 
 /// `HeaderEdits`, strictly.

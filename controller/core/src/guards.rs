@@ -1,0 +1,30 @@
+//! Guards: what an app file asks of requests, in the form that a route has.
+
+use appbase_core::v1::{Cors, Guard, Rate};
+
+use crate::app_file::{AppFileError, size};
+use crate::v1::app_file::{CorsFile, GuardFile, RateFile};
+
+/// `key`: where it stands in the file.
+pub(crate) fn guard(key: &str, file: &GuardFile) -> Result<Guard, AppFileError> {
+    let size = |name: &str, text: &Option<String>| {
+        text.as_deref().map(|text| size(&format!("{key}.{name}"), text)).transpose()
+    };
+    Ok(Guard {
+        networks: file.networks.clone(),
+        request_bytes_max: size("request_max", &file.request_max)?,
+        response_bytes_max: size("response_max", &file.response_max)?,
+        rate: file.rate.as_ref().map(rate),
+        cors: file.cors.as_ref().map(cors),
+    })
+}
+
+fn rate(file: &RateFile) -> Rate {
+    let RateFile { requests, seconds, burst, of } = *file;
+    Rate { requests, seconds: seconds.unwrap_or_else(Rate::second), burst, of }
+}
+
+fn cors(file: &CorsFile) -> Cors {
+    let CorsFile { origins, methods, headers, expose, credentials, seconds } = file.clone();
+    Cors { origins, methods, headers, expose, credentials, seconds: seconds.unwrap_or_else(Cors::remembered) }
+}
