@@ -11,7 +11,8 @@ help:
 	@echo "make down     stop it; data stays"
 	@echo "make destroy  take it away with its data (asks; FORCE=1 does not)"
 	@echo "make test     all tests"
-	@echo "make soak     deploys under load with random kills, 10 minutes (PLATFORMER_SOAK_SECONDS, _SEED)"
+	@echo "make soak     10,000 flips under every protocol, then deploys under load with random kills, 10 minutes"
+	@echo "              (PLATFORMER_SOAK_SECONDS, _SEED)"
 	@echo "make bench    the numbers of docs/benchmarks.md (SECTION=lb for one of them)"
 	@echo "make dist     the release archive, in bin/"
 
@@ -34,6 +35,7 @@ test:
 
 soak:
 	@tests/build.sh
+	cargo test --profile ci --workspace --test daemon -- --ignored --nocapture
 	cargo test --profile ci --workspace --test soak -- --ignored --nocapture
 
 bench:

@@ -43,13 +43,18 @@ pub fn counted(of: RateOf, client: IpAddr) -> Option<IpAddr> {
 
 /// Lets one more request through, or says when one may come. `due`: when, at the rate's own pace, the requests so far would
 /// all have come (the generic cell rate algorithm, ITU-T I.371); 0 at first. Both times are of one clock that only rises.
-pub fn pass(rate: &Rate, due: Duration, now: Duration) -> Result<Duration, Duration> {
+pub fn pass(rate: &Rate, due: &mut Duration, now: Duration) -> Result<(), Duration> {
     let between = Duration::from_secs(rate.seconds.into()) / rate.requests.max(1);
     let burst = rate.burst.unwrap_or(rate.requests).max(1);
-    let due = due.max(now);
-    let ahead = due - now;
     let allowed = between * (burst - 1);
-    if ahead > allowed { Err(ahead - allowed) } else { Ok(due + between) }
+    // A rate that was slower until now holds nobody up at its old pace.
+    *due = (*due).clamp(now, now + allowed + between);
+    let ahead = *due - now;
+    if ahead > allowed {
+        return Err(ahead - allowed);
+    }
+    *due += between;
+    Ok(())
 }
 
 /// What CORS has for one request.
@@ -82,16 +87,16 @@ fn value<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
 /// What an answer says of CORS, as lines.
 pub fn cors_lines(cors: &Cors, crossing: &Crossing<'_>, mut line: impl FnMut(&str, &str)) {
     let list = |names: &mut dyn Iterator<Item = &str>| names.collect::<Vec<_>>().join(", ");
+    let every = cors.origins.contains("*");
+    if !every {
+        // Another site gets another answer, and so does who comes from none.
+        line("Vary", "Origin");
+    }
     let origin = match crossing {
         Crossing::None => return,
         Crossing::Granted(origin) | Crossing::Preflight(origin) => origin,
     };
-    let every = cors.origins.contains("*");
     line("Access-Control-Allow-Origin", if every { "*" } else { origin });
-    if !every {
-        // Another site gets another answer.
-        line("Vary", "Origin");
-    }
     if cors.credentials {
         line("Access-Control-Allow-Credentials", "true");
     }
@@ -145,10 +150,17 @@ fn check_cors(cors: &Cors) -> Result<(), String> {
     }
     let is_origin = |origin: &str| {
         let host = ["http://", "https://"].iter().find_map(|scheme| origin.strip_prefix(scheme));
-        origin == "*" || host.is_some_and(|host| !host.contains('/') && crate::host::canonical(host).is_ok())
+        let is_said_so = |host: &str| {
+            let usual = if origin.starts_with("https:") { ":443" } else { ":80" };
+            let lower = !origin.bytes().any(|byte| byte.is_ascii_uppercase());
+            lower && !host.ends_with(usual) && !host.contains('/') && crate::host::canonical(host).is_ok()
+        };
+        origin == "*" || host.is_some_and(is_said_so)
     };
     if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
-        return Err(format!("cors: \"{origin}\" is no origin: write https://example.org, without a path, or *"));
+        return Err(format!(
+            "cors: \"{origin}\" is no origin as browsers say it: https://example.org, in small letters, without a path or the usual port, or *"
+        ));
     }
     let mut names = methods.iter().chain(headers).chain(expose);
     match names.find(|name| !rule::is_field_name(name)) {
@@ -195,16 +207,18 @@ mod tests {
         let ms = Duration::from_millis;
         let (mut due, mut passed) = (Duration::ZERO, Vec::new());
         for now in (5_000..6_000).step_by(10) {
-            if let Ok(next) = pass(&rate, due, ms(now)) {
-                due = next;
+            if pass(&rate, &mut due, ms(now)).is_ok() {
                 passed.push(now);
             }
         }
         assert_eq!(passed, [5000, 5010, 5020, 5100, 5200, 5300, 5400, 5500, 5600, 5700, 5800, 5900]);
-        assert_eq!(pass(&rate, ms(5_500), ms(5_250)), Err(ms(50)), "so long until the next");
+        assert_eq!(pass(&rate, &mut ms(5_500), ms(5_250)), Err(ms(50)), "so long until the next");
         let once = Rate { requests: 1, seconds: 60, burst: None, of: RateOf::Route };
-        let due = pass(&once, Duration::ZERO, ms(0)).expect("the first");
-        assert_eq!(pass(&once, due, ms(1_000)), Err(ms(59_000)));
+        let mut due = Duration::ZERO;
+        assert_eq!(pass(&once, &mut due, ms(0)), Ok(()));
+        assert_eq!(pass(&once, &mut due, ms(1_000)), Err(ms(59_000)));
+        assert_eq!(pass(&rate, &mut due, ms(1_000)), Err(ms(100)), "the rate of now, not that of before");
+        assert_eq!(pass(&rate, &mut due, ms(1_100)), Ok(()));
     }
 
     #[test]
@@ -235,16 +249,17 @@ mod tests {
             told.replace("Access-Control-", "")
         };
         let from_a = "Origin: https://a.example\r\n";
-        assert_eq!(told(&own, "GET", ""), "None");
-        assert_eq!(told(&own, "GET", "Origin: https://b.example\r\n"), "None");
+        assert_eq!(told(&own, "GET", ""), "None Vary=Origin");
+        assert_eq!(told(&own, "GET", "Origin: https://b.example\r\n"), "None Vary=Origin");
+        assert_eq!(told(&every, "GET", ""), "None");
         assert_eq!(
             told(&own, "GET", from_a),
-            "Granted Allow-Origin=https://a.example Vary=Origin Allow-Credentials=true Expose-Headers=X-Total"
+            "Granted Vary=Origin Allow-Origin=https://a.example Allow-Credentials=true Expose-Headers=X-Total"
         );
         let asks = format!("{from_a}Access-Control-Request-Method: PUT\r\n");
         assert_eq!(
             told(&own, "OPTIONS", &asks),
-            "Preflight Allow-Origin=https://a.example Vary=Origin Allow-Credentials=true Allow-Methods=GET, HEAD, POST, PUT \
+            "Preflight Vary=Origin Allow-Origin=https://a.example Allow-Credentials=true Allow-Methods=GET, HEAD, POST, PUT \
              Allow-Headers=X-Own Max-Age=60"
         );
         assert!(told(&own, "OPTIONS", from_a).starts_with("Granted"), "an OPTIONS of the app's own");
@@ -272,6 +287,8 @@ mod tests {
             (cors(&["*"], &[], true), "names its origins"),
             (cors(&["a.example"], &[], false), "is no origin"),
             (cors(&["https://a.example/x"], &[], false), "is no origin"),
+            (cors(&["https://A.example"], &[], false), "is no origin"),
+            (cors(&["https://a.example:443"], &[], false), "is no origin"),
             (cors(&["*"], &["a b"], false), "no name of a method"),
         ] {
             let error = check_guard(&wrong).expect_err(says);

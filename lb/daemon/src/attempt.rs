@@ -9,13 +9,15 @@
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
-use lb_core::http1::{BodyLength, ResponseHead};
+use lb_core::http1::{BodyLength, Known, ResponseHead};
 use lb_core::retry::Sent;
 use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::http::{Answers, BodyError, Http};
+use crate::kind;
 use crate::pace::Pace;
 use crate::pool::Instance;
 use crate::request::Sizes;
@@ -45,7 +47,16 @@ pub(crate) enum InstanceFault {
     Invalid(&'static str),
     /// More than the route lets through.
     TooLarge,
+    /// What is asked of it cannot be said in the version that it speaks.
+    Unsayable,
     Silent,
+}
+
+impl InstanceFault {
+    /// It is the request's, or the route's.
+    pub(crate) fn says_nothing_of_the_instance(self) -> bool {
+        matches!(self, Self::TooLarge | Self::Unsayable)
+    }
 }
 
 /// What was sent of a request's body, as long as it may have to be sent again.
@@ -109,6 +120,8 @@ pub(crate) struct Attempt<'a, H, I> {
     took: Option<Duration>,
     /// When something last moved.
     moved: Instant,
+    /// The client may be silent for as long as the instance.
+    is_call: bool,
     /// How long the instance may be silent.
     silence: Duration,
     /// Of the client, as it sends and as it takes.
@@ -135,7 +148,6 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
             expects_continue = false;
         }
         Self {
-            replay,
             replayed: 0,
             has_body: !matches!(framing.body, BodyLength::None | BodyLength::Bytes(0)),
             sent_body: false,
@@ -148,11 +160,13 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
             answering: false,
             answered: false,
             sizes,
-            request_bytes: 0,
+            request_bytes: replay.bytes.len() as u64,
+            replay,
             response_bytes: 0,
             client_owes: false,
             took: None,
             moved: Instant::now(),
+            is_call: kind::is_call(&client.head),
             silence: if is_patient { limits.stream_silence } else { limits.silence },
             upward: Pace::new(limits.pace_window),
             downward: Pace::new(limits.pace_window),
@@ -243,7 +257,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         }
         // Once the answer has begun, it is the answer that is waited for.
         let client_owes = self.client_owes && !self.waits_for_continue() && !self.answering;
-        let limit = if client_owes { self.client.limits.silence } else { self.silence };
+        let limit = if client_owes && !self.is_call { self.client.limits.silence } else { self.silence };
         ready!(self.poll_silence(cx, limit));
         Poll::Ready(Err(if client_owes { Fault::ClientSilent } else { Fault::Instance(InstanceFault::Silent) }))
     }
@@ -279,7 +293,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
                     self.moved = Instant::now();
                     self.sent_body |= self.has_body;
                     if let Some(trailers) = self.client.http.take_trailers() {
-                        self.instance.http.put_trailers(trailers);
+                        self.instance.http.put_trailers(passable(trailers));
                     }
                     self.deaf = !self.instance.http.finish();
                 }
@@ -327,7 +341,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         self.request_bytes += sent as u64;
         self.moved = Instant::now();
         // While the answer goes on both may be talking, at their own pace.
-        let too_slow = self.upward.is_too_slow(sent) && (!self.answering || self.answered);
+        let too_slow = self.upward.is_too_slow(sent) && (!self.answering || self.answered) && !self.is_call;
         Poll::Ready(if too_slow { Err(Fault::ClientSilent) } else { Ok(()) })
     }
 
@@ -353,7 +367,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
             match self.instance.http.poll_data(cx) {
                 Poll::Ready(Ok(0)) => {
                     if let Some(trailers) = self.instance.http.take_trailers() {
-                        self.client.http.put_trailers(trailers);
+                        self.client.http.put_trailers(passable(trailers));
                     }
                     self.client.http.finish();
                     return match self.client.http.poll_flush(cx) {
@@ -419,4 +433,18 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         self.downward.begin();
         self.poll_silence(cx, self.client.limits.silence).map(|()| Err(Fault::ClientStuck))
     }
+}
+
+/// What may stand in a trailer: nothing that lb itself reads or says in a head (RFC 9110, section 6.5.1).
+fn passable(trailers: HeaderMap) -> HeaderMap {
+    let passes = |name: &HeaderName| Known::of(name.as_str()) == Known::Other;
+    let (mut passed, mut last) = (HeaderMap::with_capacity(trailers.len()), None);
+    for (name, value) in trailers {
+        // A name is given once for all values that follow.
+        last = name.or(last);
+        if let Some(name) = last.as_ref().filter(|name| passes(name)) {
+            passed.append(name, value);
+        }
+    }
+    passed
 }

@@ -5,6 +5,7 @@
 //! Nothing is shown to a client that names no host, or one that no certificate is for: the handshake ends with an alert.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -27,13 +28,39 @@ pub(crate) enum CertificateError {
     Authorities { key: SectionKey, reason: String },
 }
 
-/// All of a table, by name.
+/// All of a table.
 #[derive(Default)]
 pub(crate) struct Certificates {
     all: Vec<Arc<Shown>>,
-    exact: BTreeMap<String, Arc<Shown>>,
-    /// `*.` taken off.
-    wildcard: BTreeMap<String, Arc<Shown>>,
+    /// In the order of the table; of one name there are several where sections have it each.
+    by_name: ByHost<Vec<Arc<Shown>>>,
+    /// What the sections that take a host ask of its clients, where any asks. A route for every host is at the empty name.
+    authorities: ByHost<Option<String>>,
+}
+
+/// By exact host, and by what stands behind `*.`.
+struct ByHost<T> {
+    exact: BTreeMap<String, T>,
+    wildcard: BTreeMap<String, T>,
+}
+
+impl<T> Default for ByHost<T> {
+    fn default() -> Self {
+        Self { exact: BTreeMap::new(), wildcard: BTreeMap::new() }
+    }
+}
+
+impl<T> ByHost<T> {
+    fn entry(&mut self, name: &str) -> Entry<'_, String, T> {
+        match name.strip_prefix("*.") {
+            Some(domain) => self.wildcard.entry(domain.to_owned()),
+            None => self.exact.entry(name.to_owned()),
+        }
+    }
+
+    fn find(&self, host: &str) -> Option<&T> {
+        self.exact.get(host).or_else(|| self.wildcard.get(host::wildcard_of(host)?))
+    }
 }
 
 /// A certificate, ready to be shown.
@@ -86,17 +113,27 @@ impl Certificates {
                     Some(shown) => shown,
                     None => Arc::new(Shown::new(&section.key, certificate, tls.client_authorities.as_ref())?),
                 };
-                all.all.push(Arc::clone(&shown));
                 for name in &certificate.names {
-                    let (map, name) = match name.strip_prefix("*.") {
-                        Some(domain) => (&mut all.wildcard, domain),
-                        None => (&mut all.exact, name.as_str()),
-                    };
-                    map.entry(name.to_owned()).or_insert_with(|| Arc::clone(&shown));
+                    all.by_name.entry(name).or_default().push(Arc::clone(&shown));
                 }
+                all.all.push(shown);
             }
         }
+        if table.sections().any(|section| section.published.tls.client_authorities.is_some()) {
+            all.take_authorities(table);
+        }
         Ok(all)
+    }
+
+    fn take_authorities(&mut self, table: &Table) {
+        for section in table.sections() {
+            for route in &section.published.routes {
+                let host = route.host.as_deref().unwrap_or_default().to_ascii_lowercase();
+                let authorities = self.authorities.entry(&host).or_default();
+                // Two sections on one host: whoever asks is not asked in vain.
+                *authorities = authorities.take().or_else(|| section.published.tls.client_authorities.clone());
+            }
+        }
     }
 
     fn same(&self, certificate: &Certificate, authorities: Option<&String>) -> Option<Arc<Shown>> {
@@ -105,9 +142,14 @@ impl Certificates {
         self.all.iter().find(is_same).cloned()
     }
 
-    /// The one for a host, canonical.
+    /// The one for a host, canonical: of the section that asks for clients' certificates, where one does for this host.
     pub(crate) fn find(&self, host: &str) -> Option<&Arc<Shown>> {
-        self.exact.get(host).or_else(|| self.wildcard.get(host::wildcard_of(host)?))
+        let authorities = self.authorities.find(host).or_else(|| self.authorities.exact.get(""));
+        let authorities = authorities.and_then(Option::as_ref);
+        let domain = host::wildcard_of(host).unwrap_or_default();
+        let [exact, wildcard] = [self.by_name.exact.get(host), self.by_name.wildcard.get(domain)];
+        let mut all = exact.into_iter().chain(wildcard).flatten();
+        all.find(|shown| shown.client_authorities.as_ref() == authorities)
     }
 }
 

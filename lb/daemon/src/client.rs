@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use appbase_core::v1::Cors;
+use lb_core::guard;
 use lb_core::http1::{BodyLength, RequestHead};
 
 use crate::compose::{self, Lines};
@@ -35,6 +37,8 @@ pub(crate) struct Told<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) notice: Option<&'a str>,
     pub(crate) marks: Marks,
+    /// The route's.
+    pub(crate) cors: Option<&'a Cors>,
 }
 
 impl<H: Http> Client<H> {
@@ -66,6 +70,10 @@ impl<H: Http> Client<H> {
                 out.line("Cache-Control", b"no-store");
                 out.line("X-Platform-Error", refusal.code.as_bytes());
             }
+        }
+        if let Some(cors) = told.cors.filter(|_| refusal.wanted.is_none()) {
+            let crossing = guard::crossing(cors, self.head.method(), &self.head.fields);
+            guard::cors_lines(cors, &crossing, |name, value| out.line(name, value.as_bytes()));
         }
         compose::add(out, refusal.rule.as_ref().map(|rule| &rule.route.response_headers));
         if !request_id.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use lb_core::http1::{HeadError, HeadScan};
+use lb_core::http1::{HeadError, HeadScan, RequestHead};
 
 use crate::client::Client;
 use crate::door::Door;
@@ -42,7 +42,8 @@ pub(crate) enum Ended {
 impl Client<Http1<Door>> {
     /// One request after the other, until the connection ends.
     pub(crate) async fn converse(&mut self, data: &Rc<Data>) -> Ended {
-        let mut is_first = true;
+        // Over TLS the version was chosen in the handshake.
+        let mut is_first = matches!(self.http.wire.stream(), Door::Plain(_));
         loop {
             let after = match self.next(std::mem::take(&mut is_first)).await {
                 Next::Request => exchange::carry(data, self).await,
@@ -82,7 +83,11 @@ impl Client<Http1<Door>> {
         self.connection.set_idle(false);
         match self.read_head(may_be_http2).await {
             Ok(next) => next,
-            Err(refusal) => Next::Refused(refusal),
+            Err(refusal) => {
+                // Nothing of the request before it says how this one is answered.
+                self.head = RequestHead::default();
+                Next::Refused(refusal)
+            }
         }
     }
 

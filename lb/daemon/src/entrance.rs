@@ -90,8 +90,9 @@ impl Entrance {
         let Tls { policy, client_authorities, .. } = &section.tls;
         match &ctx.connection.tls {
             None => {
-                if let (true, Some(port), Some(host)) = (policy.redirect, self.https_port, ask.host) {
-                    return Err(Refusal::to_https(host, port, ask));
+                if let (true, Some(port)) = (policy.redirect, self.https_port) {
+                    let nowhere = || Refusal::host("it has no host, and is sent to https on it");
+                    return Err(ask.host.map_or_else(nowhere, |host| Refusal::to_https(host, port, ask)));
                 }
                 if client_authorities.is_some() { Err(Refusal::no_client_certificate()) } else { Ok(()) }
             }
@@ -145,6 +146,7 @@ impl Entrance {
         if let Some(access) = &mut ctx.access {
             access.app = rule.section.key.to_string();
         }
+        ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         self.proven(ctx, &ask, section)?;
         ctx.sizes = self.guarded(ctx.connection.client, &mut ctx.is_counted, rule, asked)?;
         if let Some(redirect) = redirect {
@@ -179,7 +181,6 @@ impl Entrance {
         ctx.counters = preview.is_none().then(|| Arc::clone(&target.counters));
         (ctx.marks, ctx.copy, ctx.charged) = (marks, copy, charged);
         ctx.protocol = target.protocol;
-        ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         if let Some(access) = &mut ctx.access {
             access.release = target.release;
             access.instance = target.backend.id.to_string();

@@ -1,11 +1,11 @@
 //! Exchange: one request through lb: find → choose → enter the gate → forward → perhaps once more elsewhere → account.
 //! Decisions are lb-core's.
 //!
-//! Streams, which drain by their own deadline, are upgraded connections (WebSocket), `text/event-stream` and
-//! `multipart/x-mixed-replace`; everything else is a request, however long it takes.
+//! Streams, which drain by their own deadline, are upgraded connections (WebSocket), `text/event-stream`,
+//! `multipart/x-mixed-replace` and calls of gRPC; everything else is a request, however long it takes.
 //!
-//! A request that is not idempotent never rides on a connection that was idle for more than a second, because it could
-//! not be sent again if the app had just closed it.
+//! A request that is not idempotent never rides on a connection in HTTP/1 that was idle for more than a second, because it
+//! could not be sent again if the app had just closed it. In HTTP/2 an app says so when it closes one.
 //! A client that half closes its connection after a request is gone: what it asked for is ended.
 //! Forwarding fields are set, not appended: lb is the edge, what a client claims about itself is dropped.
 
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use appbase_core::v1::Protocol;
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
-use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
+use lb_core::http1::{BodyLength, Known, RequestHead};
 use lb_core::retry::{self, Failure, Sent};
 use lb_core::{guard, host, path};
 use tokio::net::TcpStream;
@@ -28,6 +28,7 @@ use crate::entrance::Asked;
 use crate::http::{Answers, Http};
 use crate::http1::Http1;
 use crate::http2::upstream::Upstream;
+use crate::kind;
 use crate::listen::Data;
 use crate::mirror;
 use crate::pool::Instance;
@@ -60,7 +61,6 @@ pub(crate) async fn carry<H: Http>(data: &Rc<Data>, client: &mut Client<H>) -> A
 /// Answers what is no request, and closes.
 pub(crate) async fn refuse<H: Http>(data: &Data, client: &mut Client<H>, refusal: Refusal) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
-    client.head = RequestHead::default();
     let took = client.answer(&refusal, &Told::default(), false).await;
     ctx.refuse(refusal);
     if took { After::Closes } else { After::Gone }
@@ -81,6 +81,16 @@ enum Outcome {
         refusal: Refusal,
         again: bool,
     },
+}
+
+/// Whether an answer came to its end.
+enum Passed {
+    /// And which of the two connections can carry another request.
+    Whole {
+        is_reusable: bool,
+        goes_on: bool,
+    },
+    Not(Outcome),
 }
 
 impl Exchange<'_> {
@@ -161,7 +171,9 @@ impl Exchange<'_> {
         refusal: Refusal,
         goes_on: bool,
     ) -> After {
-        let told = Told { request_id: &ctx.id, notice: ctx.notice.as_deref(), marks: ctx.marks };
+        let rule = ctx.rule.clone();
+        let cors = rule.as_ref().and_then(|rule| rule.route.guard.cors.as_ref());
+        let told = Told { request_id: &ctx.id, notice: ctx.notice.as_deref(), marks: ctx.marks, cors };
         let took = client.answer(&refusal, &told, goes_on).await;
         ctx.refuse(refusal);
         match (took, goes_on) {
@@ -206,8 +218,50 @@ impl Exchange<'_> {
         framing: &RequestFraming,
         mut instance: Instance<I>,
     ) -> Outcome {
-        let Some(entry) = &ctx.entry else { return Outcome::Broke(End::Unknown) };
-        let is_patient = framing.upgrade || asks_for_stream(&client.head);
+        let is_patient = framing.upgrade || kind::asks_for_stream(&client.head);
+        self.compose(client, ctx, framing, &mut instance, is_patient);
+        let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, ctx.sizes, is_patient);
+        attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
+        let head = poll_fn(|cx| attempt.poll_head(cx));
+        let head = match ctx.place.take() {
+            Some(place) => place.during(head).await,
+            None => head.await,
+        };
+        let (sent, answered) = (attempt.sent(), attempt.is_answered());
+        let answer = match head {
+            Ok(answer) => answer,
+            Err(fault) => return self.failed(client, ctx, &mut instance, (sent, answered), fault),
+        };
+        if let Some(entry) = &ctx.entry {
+            self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
+        }
+        if attempt.instance.head.status() == 101 {
+            if let Some(entry) = &ctx.entry {
+                self.data.balancer.learn_end(entry.backend(), 101);
+            }
+            return self.switch(client, ctx, framing, instance).await;
+        }
+        match pass_on(self.data, attempt, ctx, framing, &answer).await {
+            Passed::Whole { is_reusable, goes_on } => {
+                if is_reusable {
+                    I::give_back(instance, &self.data.pool);
+                }
+                Outcome::Over(if goes_on { After::GoesOn } else { After::Closes })
+            }
+            Passed::Not(outcome) => outcome,
+        }
+    }
+
+    /// Writes the request's head to the instance, and to whoever is to have a copy.
+    fn compose<H: Http, I: Answers>(
+        &self,
+        client: &Client<H>,
+        ctx: &mut RequestContext,
+        framing: &RequestFraming,
+        instance: &mut Instance<I>,
+        is_patient: bool,
+    ) {
+        let Some(entry) = &ctx.entry else { return };
         // It was read before, so it is sound.
         let (host, target) = framing::target(&client.head).unwrap_or((None, "/"));
         let rewritten = ctx.rule.as_ref().and_then(|rule| rule.rewritten(target, &ctx.path));
@@ -232,81 +286,6 @@ impl Exchange<'_> {
             mirror::send(self.data, backend, counters, copy, method);
         }
         compose::request(instance.http.lines(), &client.head, framing, &forwarded);
-
-        let mut attempt = Attempt::new(client, &mut instance, &mut self.replay, framing, ctx.sizes, is_patient);
-        attempt.sound_out(retry::is_idempotent(attempt.client.head.method())).await;
-        let head = poll_fn(|cx| attempt.poll_head(cx));
-        let head = match ctx.place.take() {
-            Some(place) => place.during(head).await,
-            None => head.await,
-        };
-        let (sent, answered) = (attempt.sent(), attempt.is_answered());
-        let answer = match head {
-            Ok(answer) => answer,
-            Err(fault) => {
-                if let (Fault::Instance(fault), Some(entry)) = (&fault, &ctx.entry) {
-                    // A pooled connection may just have been closed, which says nothing; nor does a large answer.
-                    let says_nothing =
-                        (instance.reused && *fault == InstanceFault::BrokeOff) || *fault == InstanceFault::TooLarge;
-                    if !says_nothing {
-                        self.data.balancer.gateway_failure(entry.backend());
-                    }
-                }
-                return self.failed(client, ctx, &instance, (sent, answered), fault);
-            }
-        };
-        if let Some(entry) = &ctx.entry {
-            self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
-        }
-        if attempt.instance.head.status() == 101 {
-            if let Some(entry) = &ctx.entry {
-                self.data.balancer.learn_end(entry.backend(), 101);
-            }
-            return self.switch(client, ctx, framing, instance).await;
-        }
-        ctx.status = Some(attempt.instance.head.status());
-        if is_stream(&attempt.instance.head) {
-            ctx.become_stream();
-            attempt.become_patient();
-        }
-        // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
-        let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*self.data.stopping.borrow();
-        let before = attempt.client.http.written();
-        let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, &answer);
-        if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
-            tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
-            let Fault::Instance(fault) = fault else { return Outcome::Broke(End::ClientGone) };
-            // A stream that ends is no failure, however it ends: its client connects again.
-            if let Some(entry) =
-                ctx.entry.as_ref().filter(|_| !is_stream(&instance.head) && fault != InstanceFault::TooLarge)
-            {
-                self.data.balancer.gateway_failure(entry.backend());
-            }
-            // As long as nothing of it is out, there is a better one.
-            if client.http.written() == before && client.http.take_back() {
-                return Outcome::Failed { refusal: Refusal::of(fault), again: false };
-            }
-            client.flush().await;
-            return Outcome::Broke(End::BrokeOff);
-        }
-        if let (Some(entry), Some(status)) = (&ctx.entry, ctx.status) {
-            self.data.balancer.learn_end(entry.backend(), status);
-        }
-        if !attempt.waits_for_continue()
-            && let Err(fault) = poll_fn(|cx| attempt.poll_rest(cx)).await
-        {
-            tracing::debug!(request_id = ctx.id, fault = ?fault, "request broke off after its answer");
-            ctx.complete();
-            return Outcome::Over(After::Closes);
-        }
-        if answer.keep_alive && attempt.is_request_over() {
-            I::give_back(instance, &self.data.pool);
-        } else {
-            drop(instance);
-        }
-        ctx.complete();
-        let goes_on = goes_on && (client.http.is_incoming_over() || client.discard_body().await);
-        Outcome::Over(if goes_on { After::GoesOn } else { After::Closes })
     }
 
     /// Error: no connection. None: the client went away meanwhile.
@@ -356,10 +335,20 @@ impl Exchange<'_> {
         &self,
         client: &Client<H>,
         ctx: &mut RequestContext,
-        instance: &Instance<I>,
+        instance: &mut Instance<I>,
         state: (Sent, bool),
         fault: Fault,
     ) -> Outcome {
+        // One that was pooled may just have been closed, which says nothing.
+        let is_old = instance.reused || instance.http.is_connection_gone();
+        if let (Fault::Instance(fault), Some(entry)) = (&fault, &ctx.entry) {
+            if !(is_old && *fault == InstanceFault::BrokeOff) && !fault.says_nothing_of_the_instance() {
+                self.data.balancer.gateway_failure(entry.backend());
+            }
+            if *fault == InstanceFault::Silent {
+                instance.http.distrust();
+            }
+        }
         let fault = match fault {
             Fault::ClientGone | Fault::ClientStuck => return Outcome::Broke(End::ClientGone),
             Fault::ClientSilent => return Outcome::Failed { refusal: Refusal::late_body(), again: false },
@@ -371,7 +360,7 @@ impl Exchange<'_> {
         };
         let refusal = Refusal::of(fault);
         let broke_off = fault == InstanceFault::BrokeOff;
-        let again = broke_off && self.may_retry(client, ctx, state, instance.reused);
+        let again = broke_off && self.may_retry(client, ctx, state, is_old);
         Outcome::Failed { refusal, again }
     }
 
@@ -423,7 +412,7 @@ impl Exchange<'_> {
         }
         let is_websocket = upgrade.is_some_and(|field| field.has_token("websocket"));
         ctx.status = Some(101);
-        ctx.become_stream();
+        ctx.become_stream(false);
         if is_websocket {
             ctx.connection.set_websocket();
         }
@@ -454,6 +443,57 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// Passes the answer on, whose head is there.
+async fn pass_on<H: Http, I: Answers>(
+    data: &Data,
+    mut attempt: Attempt<'_, H, I>,
+    ctx: &mut RequestContext,
+    framing: &RequestFraming,
+    answer: &ResponseFraming,
+) -> Passed {
+    let is_stream = kind::is_stream(&attempt.instance.head);
+    ctx.status = Some(attempt.instance.head.status());
+    if is_stream {
+        ctx.become_stream(kind::is_call(&attempt.client.head));
+        attempt.become_patient();
+    }
+    // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
+    let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*data.stopping.borrow();
+    let before = attempt.client.http.written();
+    let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, answer);
+    if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
+        tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
+        let client = attempt.client;
+        let Fault::Instance(fault) = fault else { return Passed::Not(Outcome::Broke(End::ClientGone)) };
+        // A stream that ends is no failure, however it ends: its client connects again.
+        if let Some(entry) = ctx.entry.as_ref().filter(|_| !is_stream && !fault.says_nothing_of_the_instance()) {
+            data.balancer.gateway_failure(entry.backend());
+        }
+        // As long as nothing of it is out, there is a better one.
+        if client.http.written() == before && client.http.take_back() {
+            return Passed::Not(Outcome::Failed { refusal: Refusal::of(fault), again: false });
+        }
+        client.flush().await;
+        client.http.break_off();
+        return Passed::Not(Outcome::Broke(End::BrokeOff));
+    }
+    if let (Some(entry), Some(status)) = (&ctx.entry, ctx.status) {
+        data.balancer.learn_end(entry.backend(), status);
+    }
+    if !attempt.waits_for_continue()
+        && let Err(fault) = poll_fn(|cx| attempt.poll_rest(cx)).await
+    {
+        tracing::debug!(request_id = ctx.id, fault = ?fault, "request broke off after its answer");
+        ctx.complete();
+        return Passed::Not(Outcome::Over(After::Closes));
+    }
+    let is_reusable = answer.keep_alive && attempt.is_request_over();
+    ctx.complete();
+    let client = attempt.client;
+    let goes_on = goes_on && (client.http.is_incoming_over() || client.discard_body().await);
+    Passed::Whole { is_reusable, goes_on }
 }
 
 /// Checks the head and reads from it what routing needs.
@@ -510,22 +550,6 @@ fn begin_answer<H: Http, I: Answers>(
     compose::response(client.http.lines(), &instance.head, answer, &answered);
     client.http.begin_outgoing(body);
     goes_on
-}
-
-/// The request says itself that the answer may be silent for long.
-fn asks_for_stream(head: &RequestHead) -> bool {
-    head.fields.all(Known::Accept).any(|accept| contains(accept.value, b"text/event-stream"))
-}
-
-fn is_stream(head: &ResponseHead) -> bool {
-    let kind = head.fields.get(Known::ContentType).map(|field| field.value).unwrap_or_default();
-    ["text/event-stream", "multipart/x-mixed-replace"]
-        .iter()
-        .any(|stream| kind.get(..stream.len()).is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes())))
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 fn is_request_id(id: &str) -> bool {

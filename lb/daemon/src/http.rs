@@ -77,6 +77,9 @@ pub(crate) trait Http {
     /// Forgets what waits to be written. False: a part of it is out already.
     fn take_back(&mut self) -> bool;
 
+    /// Ends a message in the middle, in a way that nobody takes for its end.
+    fn break_off(&mut self);
+
     /// Ready when the other side has ended. Where another message may follow the body, this looks only after the body.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
@@ -115,6 +118,12 @@ pub(crate) trait Answers: Http + Sized {
 
     /// Sends what waits, and looks whether the instance has closed the connection.
     async fn has_ended(&mut self) -> bool;
+
+    /// The connection ended by itself, and the instance did nothing with this request: no fault of either.
+    fn is_connection_gone(&self) -> bool;
+
+    /// No other request is to go this way.
+    fn distrust(&mut self);
 
     /// It can carry another request.
     fn give_back(instance: Instance<Self>, pool: &Pool);

@@ -106,6 +106,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http for Http1<S> {
         self.wire.take_back()
     }
 
+    /// The connection ends with it.
+    fn break_off(&mut self) {}
+
     fn wire(&mut self) -> Option<&mut Wire<S>> {
         Some(&mut self.wire)
     }
@@ -262,6 +265,12 @@ impl Answers for Http1<TcpStream> {
         let ended = poll_fn(|cx| Poll::Ready(matches!(self.wire.poll_fill(cx), Poll::Ready(Ok(0) | Err(_))))).await;
         ended || matches!(flushed, Poll::Ready(Err(_)))
     }
+
+    fn is_connection_gone(&self) -> bool {
+        false
+    }
+
+    fn distrust(&mut self) {}
 
     fn give_back(instance: Instance<Self>, pool: &Pool) {
         if instance.http.wire.ahead().is_empty() {

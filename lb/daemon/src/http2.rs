@@ -1,7 +1,8 @@
 //! Http2: one stream of a connection in HTTP/2, as an exchange needs it: a client's (`served`), or one to an instance
 //! (`upstream`). Frames, windows and floods are the `h2` crate's.
 //!
-//! What is written is handed to the connection, which sends it; a side that takes nothing shows in the stream's window.
+//! What is written is handed to the connection, which sends it. A side that takes nothing shows in the stream's window, as
+//! soon as what fits into that and into the stream's buffer is full.
 
 pub(crate) mod served;
 pub(crate) mod upstream;
@@ -30,12 +31,18 @@ struct Incoming {
     trailers: Option<HeaderMap>,
 }
 
-/// Where a body goes.
+/// A message on its way out: a head, a body, perhaps trailers.
+#[derive(Default)]
 struct Outgoing {
+    head: Heading,
+    /// A whole head waits.
+    waits: bool,
+    is_finished: bool,
+    trailers: Option<HeaderMap>,
     /// None: the head is not out.
     stream: Option<SendStream<Bytes>>,
     is_closed: bool,
-    trailers: Option<HeaderMap>,
+    written: u64,
 }
 
 const OF_A_CONNECTION: [&str; 6] =
@@ -44,7 +51,8 @@ const OF_A_CONNECTION: [&str; 6] =
 /// A head that is being written.
 #[derive(Default)]
 pub(crate) struct Heading {
-    method: Method,
+    /// None: it was none.
+    method: Option<Method>,
     path: String,
     host: String,
     status: StatusCode,
@@ -54,7 +62,7 @@ pub(crate) struct Heading {
 
 impl Lines for Heading {
     fn begin_request(&mut self, method: &str, path: &str) {
-        self.method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        self.method = Method::from_bytes(method.as_bytes()).ok();
         path.clone_into(&mut self.path);
         self.fields.clear();
     }
@@ -131,10 +139,22 @@ impl Incoming {
 }
 
 impl Outgoing {
-    fn new(stream: Option<SendStream<Bytes>>) -> Self {
-        Self { stream, is_closed: false, trailers: None }
+    fn begin(&mut self) {
+        (self.waits, self.is_finished) = (true, false);
     }
 
+    /// Sends the head when it waits. `open` makes a stream of it; its last word says whether nothing follows.
+    fn send_head(&mut self, open: impl FnOnce(&mut Heading, bool) -> io::Result<SendStream<Bytes>>) -> io::Result<()> {
+        if std::mem::take(&mut self.waits) {
+            let is_all = self.is_finished && self.trailers.is_none();
+            self.stream = Some(open(&mut self.head, is_all)?);
+            self.is_closed = is_all;
+            self.written += 1;
+        }
+        Ok(())
+    }
+
+    /// After the head is out.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let Some(stream) = self.stream.as_mut().filter(|_| !self.is_closed) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -149,14 +169,16 @@ impl Outgoing {
         }
         let fits = stream.capacity().min(wanted);
         stream.send_data(Bytes::copy_from_slice(&data[..fits]), false).map_err(broken)?;
+        self.written += fits as u64;
         Poll::Ready(Ok(fits))
     }
 
-    /// Ends the stream.
-    fn close(&mut self) -> io::Result<()> {
-        let Some(stream) = self.stream.as_mut().filter(|_| !std::mem::replace(&mut self.is_closed, true)) else {
+    /// After the head is out: ends the stream when the message has ended.
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.is_finished || std::mem::replace(&mut self.is_closed, true) {
             return Ok(());
-        };
+        }
+        let Some(stream) = &mut self.stream else { return Ok(()) };
         let closed = match self.trailers.take() {
             Some(trailers) => stream.send_trailers(trailers),
             None => stream.send_data(Bytes::new(), true),
@@ -164,7 +186,11 @@ impl Outgoing {
         closed.map_err(broken)
     }
 
-    /// Ready when the other side wants nothing more of it.
+    fn is_flushed(&self) -> bool {
+        !self.waits && (!self.is_finished || self.is_closed)
+    }
+
+    /// Ready when the other side wants nothing more of it. None: there is no stream yet.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
         self.stream.as_mut().map(|stream| stream.poll_reset(cx).map(drop))
     }

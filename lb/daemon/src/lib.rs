@@ -29,6 +29,7 @@ mod hold;
 mod http;
 mod http1;
 mod http2;
+mod kind;
 mod listen;
 mod marks;
 mod member;

@@ -16,6 +16,8 @@ use appbase_core::Prefix;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
+use lb_core::preview;
+
 use crate::balancer::Balancer;
 use crate::certificates::Shaken;
 use crate::client::Client;
@@ -33,6 +35,8 @@ use crate::proxied;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Over all threads; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
+/// Streams of HTTP/2 under way, per thread: each may hold a connection to an instance.
+pub(crate) const STREAMS_MAX: usize = 5_000;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -53,6 +57,7 @@ pub(crate) fn start(
             balancer: Arc::clone(balancer),
             pool: Pool::default(),
             copies: Cell::new(0),
+            streams: Cell::new(0),
             stopping: stopping.clone(),
             access_log: config.access_log,
             proxies: config.proxies.clone(),
@@ -122,6 +127,8 @@ pub(crate) struct Data {
     pub(crate) pool: Pool,
     /// Copies of requests that are under way.
     pub(crate) copies: Cell<usize>,
+    /// Streams of HTTP/2 that are.
+    pub(crate) streams: Cell<usize>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) access_log: bool,
     proxies: Vec<Prefix>,
@@ -184,6 +191,7 @@ impl Data {
             Ok((door, shaken, false)) => self.converse(door, client, Some(Arc::new(shaken))).await,
             Err(error) => {
                 edge.fail_handshake(error.code());
+                let name = name.as_deref().map(|name| preview::masked(name).into_owned());
                 tracing::debug!(%client, name, error = %error, "handshake failed");
             }
         }
@@ -239,7 +247,7 @@ impl Drop for OpenConnection<'_> {
     }
 }
 
-pub(crate) fn report_panic(ended: &Result<(), tokio::task::JoinError>) {
+pub(crate) fn report_panic<T>(ended: &Result<T, tokio::task::JoinError>) {
     if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
         tracing::error!("serving a connection panicked");
     }

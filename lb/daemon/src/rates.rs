@@ -2,7 +2,7 @@
 //! connections are spread over them.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use appbase_core::v1::Rate;
@@ -11,6 +11,7 @@ use lb_core::guard;
 
 /// Who is counted, over all routes. When there are more, newcomers are counted together.
 const COUNTED_MAX: usize = 100_000;
+const FORGET_EVERY_MS: u64 = 1_000;
 
 /// A route, and whose requests count together; none: all of them.
 type Key = (u64, Option<IpAddr>);
@@ -20,6 +21,8 @@ pub(crate) struct Rates {
     due: DashMap<Key, Duration>,
     /// How many there are; asking the map itself looks at all its parts.
     count: AtomicUsize,
+    /// When those were forgotten that are as good as new; 0: never.
+    forgot_ms: AtomicU64,
 }
 
 impl Rates {
@@ -27,10 +30,9 @@ impl Rates {
     pub(crate) fn pass(&self, route: u64, rate: &Rate, client: IpAddr, now: Duration) -> Result<(), Duration> {
         let key = (route, guard::counted(rate.of, client));
         if let Some(mut due) = self.due.get_mut(&key) {
-            *due = guard::pass(rate, *due, now)?;
-            return Ok(());
+            return guard::pass(rate, &mut due, now);
         }
-        if self.count.load(Ordering::Relaxed) >= COUNTED_MAX {
+        if self.count.load(Ordering::Relaxed) >= COUNTED_MAX && self.may_forget(now) {
             self.forget(now);
         }
         let is_full = self.count.load(Ordering::Relaxed) >= COUNTED_MAX;
@@ -39,12 +41,19 @@ impl Rates {
             self.count.fetch_add(1, Ordering::Relaxed);
             Duration::ZERO
         });
-        *due = guard::pass(rate, *due, now)?;
-        Ok(())
+        guard::pass(rate, &mut due, now)
+    }
+
+    /// It looks at all of them: once a second is enough.
+    fn may_forget(&self, now: Duration) -> bool {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let last = self.forgot_ms.load(Ordering::Relaxed);
+        let is_due = last == 0 || now.saturating_sub(last) >= FORGET_EVERY_MS;
+        is_due && self.forgot_ms.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whoever may send a whole burst again is as good as new.
-    pub(crate) fn forget(&self, now: Duration) {
+    fn forget(&self, now: Duration) {
         self.due.retain(|_, due| *due > now);
         self.count.store(self.due.len(), Ordering::Relaxed);
     }

@@ -171,6 +171,7 @@ impl Refusal {
                 "instance-invalid",
                 format!("the app's instance answered something else than HTTP: {reason}"),
             ),
+            InstanceFault::Unsayable => Self::path("its path or host cannot be said in HTTP/2, which the app speaks"),
             InstanceFault::TooLarge => {
                 Self::new(502, "answer-too-large", "the app's answer is larger than its route lets through")
             }

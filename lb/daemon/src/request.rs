@@ -65,6 +65,7 @@ pub(crate) struct RequestContext {
     pub(crate) counters: Option<Arc<ReleaseCounters>>,
     pub(crate) end: End,
     is_stream: bool,
+    is_call: bool,
     /// When it was answered, or a stream's head came: its duration is until then.
     until: Option<Duration>,
     pub(crate) access: Option<Access>,
@@ -126,6 +127,7 @@ impl RequestContext {
             counters: None,
             end: End::Unknown,
             is_stream: false,
+            is_call: false,
             until: None,
             access: None,
         }
@@ -139,8 +141,9 @@ impl RequestContext {
     }
 
     /// The answer is a long-lived stream.
-    pub(crate) fn become_stream(&mut self) {
-        self.is_stream = true;
+    /// `is_call`: of gRPC.
+    pub(crate) fn become_stream(&mut self, is_call: bool) {
+        (self.is_stream, self.is_call) = (true, is_call);
         self.until.get_or_insert(self.balancer.clock.elapsed());
         if let Some(entry) = &mut self.entry {
             entry.become_stream();
@@ -155,11 +158,11 @@ impl RequestContext {
     }
 
     /// Whether the user saw a failure that is not the app's own answer. Maintenance is wanted, and a stream that ends
-    /// is no failure: its client connects again.
+    /// is no failure: its client connects again. A call that breaks off is one.
     fn failed(&self) -> bool {
         match &self.refusal {
             Some(refusal) => refusal.status >= 500 && refusal.code != "maintenance",
-            None if self.is_stream => false,
+            None if self.is_stream => self.is_call && self.end == End::BrokeOff,
             None => matches!(self.end, End::BrokeOff | End::Unknown),
         }
     }

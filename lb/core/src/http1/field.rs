@@ -29,7 +29,7 @@ pub enum Known {
 }
 
 impl Known {
-    pub(crate) fn of(name: &str) -> Self {
+    pub fn of(name: &str) -> Self {
         // By length first: nearly all names are told apart by it.
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {

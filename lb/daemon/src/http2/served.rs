@@ -1,12 +1,12 @@
 //! Served: a stream that a client opened.
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{HeaderMap, Request, Response};
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use lb_core::http1::{BodyLength, HEAD_BYTES_MAX, HeadError, RequestHead, ResponseHead};
 
 use super::{Heading, Incoming, Outgoing, broken};
@@ -19,11 +19,8 @@ pub(crate) struct Served {
     incoming: Incoming,
     respond: SendResponse<Bytes>,
     outgoing: Outgoing,
-    head: Heading,
-    /// A whole head waits.
-    waits: bool,
-    is_finished: bool,
-    written: u64,
+    /// The request is a call of gRPC.
+    is_call: bool,
 }
 
 /// The head of a request, in the form in which all of lb reads one. Whatever HTTP/1.1 could not say is refused like there.
@@ -55,8 +52,14 @@ pub(crate) fn read_head(request: &Request<RecvStream>, head: &mut RequestHead) -
     if !cookies.is_empty() {
         text.line("cookie", &cookies);
     }
-    if !request.body().is_end_stream() && !fields.contains_key(http::header::CONTENT_LENGTH) {
-        text.length(BodyLength::Chunked);
+    if !fields.contains_key(http::header::CONTENT_LENGTH) {
+        let is_expected = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
+        match request.body().is_end_stream() {
+            false => text.length(BodyLength::Chunked),
+            // RFC 9110, section 8.6: some servers ask for a length where there could be content.
+            true if is_expected => text.length(BodyLength::Bytes(0)),
+            true => {}
+        }
     }
     text.end();
     if text.len() > HEAD_BYTES_MAX {
@@ -65,31 +68,31 @@ pub(crate) fn read_head(request: &Request<RecvStream>, head: &mut RequestHead) -
     head.read(&text)
 }
 
+fn open(respond: &mut SendResponse<Bytes>, head: &mut Heading, is_all: bool) -> io::Result<SendStream<Bytes>> {
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = std::mem::take(&mut head.fields);
+    respond.send_response(response, is_all).map_err(broken)
+}
+
 impl Served {
-    pub(crate) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
-        Self {
-            incoming: Incoming::new(body),
-            respond,
-            outgoing: Outgoing::new(None),
-            head: Heading::default(),
-            waits: false,
-            is_finished: false,
-            written: 0,
-        }
+    pub(crate) fn new(body: RecvStream, respond: SendResponse<Bytes>, is_call: bool) -> Self {
+        Self { incoming: Incoming::new(body), respond, outgoing: Outgoing::default(), is_call }
     }
 
-    fn send_head(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.waits) {
-            return Ok(());
+    fn send_unavailable(&mut self) -> Result<(), h2::Error> {
+        let mut last = HeaderMap::new();
+        last.insert("grpc-status", HeaderValue::from_static("14"));
+        last.insert("grpc-message", HeaderValue::from_static("the app's instance ended the call"));
+        match &mut self.outgoing.stream {
+            Some(stream) => stream.send_trailers(last),
+            None => {
+                last.insert("content-type", HeaderValue::from_static("application/grpc"));
+                let mut response = Response::new(());
+                *response.headers_mut() = last;
+                self.respond.send_response(response, true).map(drop)
+            }
         }
-        let mut response = Response::new(());
-        *response.status_mut() = self.head.status;
-        *response.headers_mut() = std::mem::take(&mut self.head.fields);
-        let is_all = self.is_finished && self.outgoing.trailers.is_none();
-        self.written += 1;
-        self.outgoing.stream = Some(self.respond.send_response(response, is_all).map_err(broken)?);
-        self.outgoing.is_closed = is_all;
-        Ok(())
     }
 }
 
@@ -100,7 +103,7 @@ impl Http for Served {
     type Stream = Door;
 
     fn lines(&mut self) -> &mut Heading {
-        &mut self.head
+        &mut self.outgoing.head
     }
 
     fn interim(&mut self, head: &ResponseHead) {
@@ -116,7 +119,7 @@ impl Http for Served {
     fn begin_incoming(&mut self, _: BodyLength) {}
 
     fn begin_outgoing(&mut self, _: BodyLength) {
-        (self.waits, self.is_finished) = (true, false);
+        self.outgoing.begin();
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
@@ -140,32 +143,41 @@ impl Http for Served {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.send_head()?;
-        let sent = ready!(self.outgoing.poll_send(cx, data))?;
-        self.written += sent as u64;
-        Poll::Ready(Ok(sent))
+        self.outgoing.send_head(|head, is_all| open(&mut self.respond, head, is_all))?;
+        self.outgoing.poll_send(cx, data)
     }
 
     fn finish(&mut self) -> bool {
-        self.is_finished = true;
+        self.outgoing.is_finished = true;
         true
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.send_head()?;
-        Poll::Ready(if self.is_finished { self.outgoing.close() } else { Ok(()) })
+        self.outgoing.send_head(|head, is_all| open(&mut self.respond, head, is_all))?;
+        Poll::Ready(self.outgoing.flush())
     }
 
     fn is_flushed(&self) -> bool {
-        !self.waits && (!self.is_finished || self.outgoing.is_closed)
+        self.outgoing.is_flushed()
     }
 
     fn written(&self) -> u64 {
-        self.written
+        self.outgoing.written
     }
 
     fn take_back(&mut self) -> bool {
-        std::mem::take(&mut self.waits)
+        std::mem::take(&mut self.outgoing.waits)
+    }
+
+    /// A call of gRPC is told that it may be made again.
+    fn break_off(&mut self) {
+        if self.is_call && !self.outgoing.is_closed && self.send_unavailable().is_ok() {
+            return;
+        }
+        match &mut self.outgoing.stream {
+            Some(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
-use lb_core::http1::{BodyLength, ResponseHead};
+use lb_core::http1::{BodyLength, HEAD_BYTES_MAX, ResponseHead};
 
 use super::{Heading, Incoming, Outgoing, broken};
 use crate::attempt::InstanceFault;
@@ -23,62 +23,45 @@ use crate::wire::Wire;
 
 pub(crate) struct Upstream {
     sender: SendRequest<Bytes>,
-    head: Heading,
-    /// A whole head waits.
-    waits: bool,
-    is_finished: bool,
     outgoing: Outgoing,
     response: Option<ResponseFuture>,
     /// None: the answer's head has not come.
     incoming: Option<Incoming>,
-    /// The instance said that it did nothing with it (RFC 9113, section 8.7).
-    is_refused: bool,
-    written: u64,
-    /// Counts it on its connection as long as it lives.
-    _stream: Arc<Streams>,
+    /// The head could not be sent: what HTTP/1.1 says there cannot be said here.
+    is_unsayable: bool,
+    unprocessed: Option<Unprocessed>,
+    stream: Arc<Streams>,
+}
+
+/// The instance said that it did nothing with the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unprocessed {
+    /// This stream (RFC 9113, section 8.7).
+    Refused,
+    /// The connection went, and took none with it that came later (section 6.8).
+    GoneAway,
 }
 
 impl Upstream {
     pub(crate) fn new(sender: SendRequest<Bytes>, stream: Arc<Streams>) -> Self {
-        Self {
-            sender,
-            head: Heading::default(),
-            waits: false,
-            is_finished: false,
-            outgoing: Outgoing::new(None),
-            response: None,
-            incoming: None,
-            is_refused: false,
-            written: 0,
-            _stream: stream,
-        }
+        let (outgoing, response, incoming) = (Outgoing::default(), None, None);
+        Self { sender, outgoing, response, incoming, is_unsayable: false, unprocessed: None, stream }
     }
 
     fn send_head(&mut self) -> io::Result<()> {
-        if !std::mem::take(&mut self.waits) {
-            return Ok(());
-        }
-        let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        let path = if self.head.path == "*" { "/" } else { &self.head.path };
-        let uri = Uri::builder().scheme("http").authority(self.head.host.as_str()).path_and_query(path).build();
-        let mut request = Request::new(());
-        *request.uri_mut() = uri.map_err(invalid)?;
-        *request.method_mut() = self.head.method.clone();
-        *request.headers_mut() = std::mem::take(&mut self.head.fields);
-        // lb passes them on, and servers of gRPC ask for the word.
-        request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
-        let is_all = self.is_finished && self.outgoing.trailers.is_none();
-        let (response, stream) = self.sender.send_request(request, is_all).map_err(|error| self.failed(error))?;
-        self.written += 1;
-        self.response = Some(response);
-        self.outgoing.stream = Some(stream);
-        self.outgoing.is_closed = is_all;
-        Ok(())
-    }
-
-    fn failed(&mut self, error: h2::Error) -> io::Error {
-        self.is_refused |= error.reason() == Some(Reason::REFUSED_STREAM);
-        broken(error)
+        let Self { sender, outgoing, response, is_unsayable, unprocessed, .. } = self;
+        outgoing.send_head(|head, is_all| {
+            let Some(request) = request(head) else {
+                *is_unsayable = true;
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let (answer, stream) = sender.send_request(request, is_all).map_err(|error| {
+                *unprocessed = unprocessed.or(Some(Unprocessed::GoneAway));
+                broken(error)
+            })?;
+            *response = Some(answer);
+            Ok(stream)
+        })
     }
 
     fn begin(&mut self, response: Response<RecvStream>, head: &mut ResponseHead) -> Result<(), InstanceFault> {
@@ -89,11 +72,26 @@ impl Upstream {
             text.line(name.as_str(), value.as_bytes());
         }
         text.end();
-        head.read(&text)
-            .map_err(|_| InstanceFault::Invalid("its head is too large, or nothing that HTTP/1.1 could say"))?;
+        let too_much = "its head is larger than 32 KiB, has more than 100 fields, or says what HTTP/1.1 cannot say";
+        if text.len() > HEAD_BYTES_MAX {
+            return Err(InstanceFault::Invalid(too_much));
+        }
+        head.read(&text).map_err(|_| InstanceFault::Invalid(too_much))?;
         self.incoming = Some(Incoming::new(body));
         Ok(())
     }
+}
+
+/// None: no authority, path or method that HTTP/2 could say.
+fn request(head: &mut Heading) -> Option<Request<()>> {
+    let uri = Uri::builder().scheme("http").authority(head.host.as_str()).path_and_query(head.path.as_str()).build();
+    let mut request = Request::new(());
+    *request.uri_mut() = uri.ok()?;
+    *request.method_mut() = head.method.clone()?;
+    *request.headers_mut() = std::mem::take(&mut head.fields);
+    // lb passes them on, and servers of gRPC ask for the word.
+    request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
+    Some(request)
 }
 
 impl Http for Upstream {
@@ -103,15 +101,20 @@ impl Http for Upstream {
     type Stream = Door;
 
     fn lines(&mut self) -> &mut Heading {
-        &mut self.head
+        &mut self.outgoing.head
     }
 
     fn interim(&mut self, _: &ResponseHead) {}
 
-    fn begin_incoming(&mut self, _: BodyLength) {}
+    fn begin_incoming(&mut self, length: BodyLength) {
+        // What comes where nothing may is not read.
+        if let (Some(incoming), BodyLength::None) = (&mut self.incoming, length) {
+            incoming.is_over = true;
+        }
+    }
 
     fn begin_outgoing(&mut self, _: BodyLength) {
-        (self.waits, self.is_finished) = (true, false);
+        self.outgoing.begin();
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
@@ -141,32 +144,32 @@ impl Http for Upstream {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.send_head()?;
-        let sent = ready!(self.outgoing.poll_send(cx, data))?;
-        self.written += sent as u64;
-        Poll::Ready(Ok(sent))
+        self.outgoing.poll_send(cx, data)
     }
 
     fn finish(&mut self) -> bool {
-        self.is_finished = true;
+        self.outgoing.is_finished = true;
         true
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.send_head()?;
-        Poll::Ready(if self.is_finished { self.outgoing.close() } else { Ok(()) })
+        Poll::Ready(self.outgoing.flush())
     }
 
     fn is_flushed(&self) -> bool {
-        !self.waits && (!self.is_finished || self.outgoing.is_closed)
+        self.outgoing.is_flushed()
     }
 
     fn written(&self) -> u64 {
-        if self.is_refused { 0 } else { self.written }
+        if self.unprocessed.is_some() { 0 } else { self.outgoing.written }
     }
 
     fn take_back(&mut self) -> bool {
-        std::mem::take(&mut self.waits)
+        std::mem::take(&mut self.outgoing.waits)
     }
+
+    fn break_off(&mut self) {}
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_ended(cx)
@@ -191,14 +194,26 @@ impl Http for Upstream {
 
 impl Answers for Upstream {
     fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut ResponseHead) -> Poll<Result<(), InstanceFault>> {
-        let Some(response) = &mut self.response else { return Poll::Pending };
-        match ready!(Pin::new(response).poll(cx)) {
-            Ok(response) => Poll::Ready(self.begin(response, head)),
-            Err(error) => {
-                drop(self.failed(error));
-                Poll::Ready(Err(InstanceFault::BrokeOff))
-            }
+        if self.is_unsayable {
+            return Poll::Ready(Err(InstanceFault::Unsayable));
         }
+        let Some(response) = &mut self.response else {
+            // Before the head is out there is nothing to wait for; one that could not go out broke off.
+            let broke_off = self.unprocessed.is_some() && !self.outgoing.waits;
+            return if broke_off { Poll::Ready(Err(InstanceFault::BrokeOff)) } else { Poll::Pending };
+        };
+        let error = match ready!(Pin::new(response).poll(cx)) {
+            Ok(response) => return Poll::Ready(self.begin(response, head)),
+            Err(error) => error,
+        };
+        if error.reason() == Some(Reason::REFUSED_STREAM) {
+            self.unprocessed = Some(Unprocessed::Refused);
+        } else if error.is_go_away() && error.is_remote() {
+            self.unprocessed = Some(Unprocessed::GoneAway);
+        }
+        let is_nonsense = error.is_library() && error.is_reset();
+        let nonsense = InstanceFault::Invalid("it is no answer in HTTP/2 that could be passed on");
+        Poll::Ready(Err(if is_nonsense { nonsense } else { InstanceFault::BrokeOff }))
     }
 
     fn has_begun(&self) -> bool {
@@ -207,6 +222,14 @@ impl Answers for Upstream {
 
     async fn has_ended(&mut self) -> bool {
         false
+    }
+
+    fn is_connection_gone(&self) -> bool {
+        self.unprocessed == Some(Unprocessed::GoneAway)
+    }
+
+    fn distrust(&mut self) {
+        self.stream.retire();
     }
 
     /// Its connection has its place in the pool all the while.

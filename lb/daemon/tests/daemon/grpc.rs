@@ -13,22 +13,25 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use kit::Tasks;
+use lb::{Config, Limits};
 use lb_core::v1::{InstanceState, RouteSection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::client::{Client, request};
-use crate::stage::{Active, Draining, Stage, section_of};
+use crate::stage::{Active, Draining, Stage, config, section_of};
 
 /// A server of HTTP/2 without TLS. `/echo` sends each piece back as it comes, then trailers; `/none` is an answer of
 /// trailers alone; other paths say the name.
-struct Server {
+pub(crate) struct Server {
     name: &'static str,
     address: SocketAddr,
     connections: AtomicU64,
     hits: AtomicU64,
     /// Streams are refused, unprocessed.
     refuses: AtomicBool,
+    /// Streams that a connection takes at once; 0: any number.
+    streams_max: AtomicU64,
     /// Each raise has every connection told to go.
     goaways: watch::Sender<u64>,
     /// The last head.
@@ -36,7 +39,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(name: &'static str, tasks: &Tasks) -> Arc<Self> {
+    pub(crate) async fn start(name: &'static str, tasks: &Tasks) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Arc::new(Self {
             name,
@@ -44,6 +47,7 @@ impl Server {
             connections: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             refuses: AtomicBool::new(false),
+            streams_max: AtomicU64::new(0),
             goaways: watch::Sender::new(0),
             saw: std::sync::Mutex::default(),
         });
@@ -58,7 +62,11 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, tasks: Tasks) {
-        let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+        let mut settings = h2::server::Builder::new();
+        if let most @ 1.. = self.streams_max.load(Ordering::SeqCst) {
+            settings.max_concurrent_streams(most as u32);
+        }
+        let Ok(mut connection) = settings.handshake(stream).await else { return };
         self.connections.fetch_add(1, Ordering::SeqCst);
         let mut goaways = self.goaways.subscribe();
         loop {
@@ -96,6 +104,7 @@ impl Server {
                 }
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", "0".parse().unwrap());
+                trailers.insert("x-forwarded-for", "a lie".parse().unwrap());
                 stream.send_trailers(trailers)
             }
             _ => {
@@ -106,7 +115,7 @@ impl Server {
     }
 }
 
-fn section(servers: &[(&Arc<Server>, InstanceState)]) -> RouteSection {
+pub(crate) fn section(servers: &[(&Arc<Server>, InstanceState)]) -> RouteSection {
     let named: Vec<_> = servers.iter().map(|(server, state)| (server.name, server.address, *state)).collect();
     let mut section = section_of(&named);
     for pool in section.pools.values_mut() {
@@ -129,7 +138,7 @@ async fn with_servers<const N: usize>(names: [&'static str; N]) -> (Stage, [Arc<
     (stage, servers)
 }
 
-async fn channel(address: SocketAddr, tasks: &Tasks) -> SendRequest<Bytes> {
+pub(crate) async fn channel(address: SocketAddr, tasks: &Tasks) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tasks.spawn("client", async move { drop(connection.await) });
@@ -137,7 +146,7 @@ async fn channel(address: SocketAddr, tasks: &Tasks) -> SendRequest<Bytes> {
 }
 
 /// Says `count` things one after the other, each when the last one came back. The trailers.
-async fn talk(channel: &SendRequest<Bytes>, count: usize) -> Result<HeaderMap, h2::Error> {
+pub(crate) async fn talk(channel: &SendRequest<Bytes>, count: usize) -> Result<HeaderMap, h2::Error> {
     let request = Request::post("http://shop.example/echo").header("te", "trailers").body(()).unwrap();
     let (answer, mut stream) = channel.clone().ready().await?.send_request(request, false)?;
     stream.send_data(Bytes::from("0"), false)?;
@@ -158,7 +167,12 @@ async fn talk(channel: &SendRequest<Bytes>, count: usize) -> Result<HeaderMap, h
 async fn streams_go_both_ways_and_end_with_trailers() {
     let (stage, [server]) = with_servers(["one"]).await;
     let channel = channel(stage.lb.http, &stage.tasks).await;
-    assert_eq!(talk(&channel, 10).await.unwrap()["grpc-status"], "0");
+    let trailers = talk(&channel, 10).await.unwrap();
+    assert_eq!(
+        (&trailers["grpc-status"], trailers.len()),
+        (&"0".parse().unwrap(), 1),
+        "what lb says in heads is no trailer"
+    );
     let saw = server.saw.lock().unwrap().clone();
     assert_eq!(
         (&saw["te"], &saw["x-forwarded-host"]),
@@ -267,4 +281,92 @@ async fn two_hundred_flips_lose_no_stream() {
     )
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn what_http_2_cannot_say_is_the_clients_mistake() {
+    let (stage, [server]) = with_servers(["one"]).await;
+    let mut client = stage.client().await;
+    for _ in 0..8 {
+        let asks = "GET /?a=\"b\" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = crate::client::raw(stage.lb.http, asks.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("bad-path"), "{answer}");
+    }
+    assert_eq!(client.get("/").await.unwrap().body, "one", "nobody is left out for it");
+    assert_eq!(server.hits.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_instance_that_takes_few_at_once_gets_more_connections() {
+    let (stage, [server]) = with_servers(["one"]).await;
+    server.streams_max.store(3, Ordering::SeqCst);
+    let channel = channel(stage.lb.http, &stage.tasks).await;
+    // The first tells lb how many it takes.
+    talk(&channel, 1).await.unwrap();
+    let talks = (0..20).map(|_| talk(&channel, 5));
+    for trailers in futures_util::future::join_all(talks).await {
+        assert_eq!(trailers.unwrap()["grpc-status"], "0");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_met_a_closing_connection_is_sent_again() {
+    let (stage, [server]) = with_servers(["one"]).await;
+    let mut client = Client::connect_http2(stage.lb.http, &stage.tasks).await.unwrap();
+    for round in 0..40 {
+        let asking = client.send(request(Method::POST, "/", "x"));
+        let going = async { server.goaways.send_modify(|count| *count += 1) };
+        let (answer, ()) = tokio::join!(asking, going);
+        assert_eq!(answer.unwrap().body, "one", "round {round}");
+    }
+    assert_eq!(server.hits.load(Ordering::SeqCst), 40, "each once");
+}
+
+#[tokio::test]
+async fn a_call_may_be_silent_for_long() {
+    let limits =
+        Limits { silence: Duration::from_millis(200), pace_window: Duration::from_millis(100), ..Limits::default() };
+    let stage = Stage::start_as(Config { limits, ..config() }).await;
+    let server = Server::start("one", &stage.tasks).await;
+    stage.controller.publish(&[section(&[(&server, Active)])]).await;
+    stage.up("one").await;
+    let channel = channel(stage.lb.http, &stage.tasks).await;
+    let request =
+        Request::post("http://shop.example/echo").header("content-type", "application/grpc").body(()).unwrap();
+    let (answer, mut stream) = channel.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    for word in ["a", "b", "c"] {
+        stream.send_data(Bytes::from(word), false).unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let mut said = Vec::new();
+    while let Some(piece) = body.data().await {
+        said.extend_from_slice(&piece.unwrap());
+    }
+    assert_eq!(said, b"abc");
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn a_call_that_a_drain_ends_may_be_made_again() {
+    let (stage, [old, new]) = with_servers(["old", "new"]).await;
+    stage.controller.publish(&[section(&[(&old, Active), (&new, Draining)])]).await;
+    let channel = channel(stage.lb.http, &stage.tasks).await;
+    let request =
+        Request::post("http://shop.example/echo").header("content-type", "application/grpc").body(()).unwrap();
+    let (answer, mut stream) = channel.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    stream.send_data(Bytes::from("a"), false).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "a");
+    let mut table = section(&[(&old, Draining), (&new, Active)]);
+    (table.drain.requests_ms, table.drain.streams_ms) = (0, 150);
+    stage.controller.publish(&[table]).await;
+    assert!(body.data().await.is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "14", "unavailable: try again");
+    let metrics = stage.admin("/metrics").await.1;
+    assert!(
+        !metrics.lines().any(|line| line.starts_with("platform_lb_failed_total") && !line.ends_with(" 0")),
+        "{metrics}"
+    );
 }

@@ -108,6 +108,11 @@ async fn pages_of_other_sites_ask_as_the_route_says() {
         let allowed = answer.headers.get("access-control-allow-origin").map(|value| value.to_str().unwrap());
         assert_eq!((answer.body.as_str(), allowed), ("one", granted));
     }
+    let answer = client.get("/").await.unwrap();
+    assert_eq!(answer.headers["vary"], "Origin", "no cache gives this to a page of another site");
+    let mut refused = request(Method::GET, "/a%2fb", "");
+    refused.headers_mut().insert("origin", "https://a.example".parse().unwrap());
+    assert_eq!(said(&client.send(refused).await.unwrap()), (400, "bad-path"));
     let metrics = stage.admin("/metrics").await.1;
     assert!(!metrics.contains("code=\"preflight\""), "nobody failed: {metrics}");
 }

@@ -222,6 +222,35 @@ async fn rapid_resets_end_the_connection() {
 }
 
 #[tokio::test]
+async fn who_takes_back_most_of_what_it_asks_loses_the_connection() {
+    let (stage, app) = Stage::with_app("one").await;
+    let mut client = stage.frames().await;
+    for asked in 1..200 {
+        let Ok((answer, mut stream)) = client.send_request(ask(Method::GET, "/slow?ms=60000"), true) else { break };
+        let is_gone = async || client.clone().ready().await.is_err();
+        eventually("it is there, or the connection gone", async || app.hits() >= asked || is_gone().await).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        if is_gone().await {
+            break;
+        }
+    }
+    assert!((100..150).contains(&app.hits()), "{} were taken back", app.hits());
+    assert_eq!(stage.http2().await.get("/").await.unwrap().status, StatusCode::OK, "others go on");
+}
+
+#[tokio::test]
+async fn a_refused_head_to_head_has_no_body() {
+    let (stage, _app) = Stage::with_app("one").await;
+    let mut many = ask(Method::HEAD, "/");
+    for number in 0..110 {
+        many.headers_mut().append("x-many", number.into());
+    }
+    let answer = stage.frames().await.send_request(many, true).unwrap().0.await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.body().is_end_stream()), (431, true));
+}
+
+#[tokio::test]
 async fn a_silent_connection_is_let_go() {
     let limits = Limits { idle: Duration::from_millis(200), head: Duration::from_millis(200), ..Limits::default() };
     let stage = Stage::start_as(Config { limits, ..config() }).await;

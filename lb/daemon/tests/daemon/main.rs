@@ -7,6 +7,7 @@ mod balance;
 mod client;
 mod controller;
 mod drain;
+mod every;
 mod flips;
 mod forward;
 mod grpc;

@@ -48,7 +48,7 @@ impl Authority {
     }
 
     /// A client that trusts it, and shows a certificate of its own where it has one.
-    fn client(&self, protocols: &[&str], own: Option<&Certificate>) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self, protocols: &[&str], own: Option<&Certificate>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -68,7 +68,11 @@ impl Authority {
     }
 }
 
-async fn shake(config: Arc<ClientConfig>, address: SocketAddr, name: &str) -> Result<TlsStream<TcpStream>, String> {
+pub(crate) async fn shake(
+    config: Arc<ClientConfig>,
+    address: SocketAddr,
+    name: &str,
+) -> Result<TlsStream<TcpStream>, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())
@@ -302,6 +306,32 @@ async fn an_app_may_ask_its_clients_for_certificates() {
         let answer = client.send(get("one.example", "/")).await.unwrap();
         assert_eq!((answer.status, answer.code()), (status, code));
     }
+}
+
+#[tokio::test]
+async fn one_certificate_of_two_apps_is_shown_as_each_of_them_asks() {
+    let secured = Secured::start().await;
+    let both = secured.authority.certificate(&["one.example", "two.example"]);
+    let pem = secured.authority.pem();
+    secured
+        .publish(|sections| {
+            for section in sections.iter_mut() {
+                section.tls.certificates = vec![both.clone()];
+            }
+            sections[1].tls.client_authorities = Some(pem);
+        })
+        .await;
+    let mut open = secured.client("one.example", &["http/1.1"]).await;
+    assert_eq!(open.send(get("one.example", "/")).await.unwrap().body, "one");
+    assert_eq!(said_code(&open.send(get("two.example", "/")).await.unwrap()), (421, "misdirected"));
+    let own = secured.authority.certificate(&["alice.example"]);
+    let stream = shake(secured.authority.client(&[], Some(&own)), secured.https, "two.example").await.unwrap();
+    let mut known = Client::over(stream, false, &secured.stage.tasks).await.unwrap();
+    assert_eq!(known.send(get("two.example", "/")).await.unwrap().body, "two");
+}
+
+fn said_code(answer: &crate::client::Answer) -> (u16, &str) {
+    (answer.status.as_u16(), answer.code())
 }
 
 #[tokio::test]

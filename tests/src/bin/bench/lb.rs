@@ -139,7 +139,7 @@ fn p99_ms(said: &str) -> f64 {
     digits.parse::<f64>().expect("a number") * factor
 }
 
-fn start_upstream(nginx: &Path, place: &Path, at: SocketAddr, size: usize) -> Program {
+pub(crate) fn start_upstream(nginx: &Path, place: &Path, at: SocketAddr, size: usize) -> Program {
     fs::write(place.join("answer"), vec![b'x'; size]).expect("written");
     let server = format!(
         "server {{ listen {at} reuseport; keepalive_requests 100000000; root {}; location / {{ try_files /answer =404; }} }} \
@@ -234,7 +234,7 @@ fn start_ours(place: &Path, at: SocketAddr, behind: SocketAddr, routes: usize) -
     Some(program)
 }
 
-fn wait_up(admin: SocketAddr) {
+pub(crate) fn wait_up(admin: SocketAddr) {
     tests::platform::eventually("lb is ready", || {
         tests::platform::http_request(admin, "localhost", "/readyz").filter(|(status, _)| *status == 200)
     });

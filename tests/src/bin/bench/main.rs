@@ -16,6 +16,7 @@ mod planning;
 mod program;
 mod report;
 mod repository;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,10 +26,11 @@ use report::{Report, say};
 type Section = fn() -> String;
 
 /// In the order of the document: name, title, what measures it.
-const SECTIONS: [(&str, &str, Section); 7] = [
+const SECTIONS: [(&str, &str, Section); 8] = [
     ("flips", "Flips under load", flips::run),
     ("deploys", "Deploy, rollback, publish", deploys::run),
     ("lb", "Load balancer", lb::run),
+    ("tls", "TLS at the load balancer", tls::run),
     ("dns", "DNS server", dns::run),
     ("repository", "Repository", repository::run),
     ("footprint", "Memory and images", footprint::run),
