@@ -255,7 +255,11 @@ async fn one_that_ages_is_renewed_and_shown_until_then() {
     let controller = controller(world.data.path(), &world.authority).await;
     let lb = Lb::start(&controller, false).await;
     world.authority.lead_to(lb.address);
-    assert_eq!(lb.shown(|shown| !shown.is_empty()).await, [old.certificate.clone()], "it is good for a month");
+    assert_eq!(
+        lb.shown(|shown| !shown.is_empty()).await,
+        std::slice::from_ref(&old.certificate),
+        "it is good for a month"
+    );
     lb.takes.store(true, Ordering::SeqCst);
     let shown = lb.shown(|shown| shown.first().is_some_and(|one| *one != old.certificate)).await;
     assert_eq!((shown.len(), &shown[0].names), (1, &old.certificate.names));
