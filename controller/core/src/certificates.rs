@@ -9,7 +9,7 @@ use appbase_core::v1::{Certificate, Route};
 use appbase_core::{Digest, ReleaseNumber, SectionKey};
 
 use crate::app_file::check_host;
-use crate::v1::state::{AuthorityRecord, CertificateRecord, ReleaseRecord, Run};
+use crate::v1::state::{AcmeRecord, AuthorityRecord, CertificateRecord, ReleaseRecord, Run};
 
 /// A name that leads to the machine itself everywhere (RFC 6761): the local authority is for it whatever the domain.
 pub const LOCALHOST: &str = "localhost";
@@ -29,7 +29,7 @@ fn split(name: &str) -> (&str, &str) {
 }
 
 /// What is in the domain or is the domain.
-fn is_below(host: &str, domain: &str) -> bool {
+pub(crate) fn is_below(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
@@ -66,7 +66,7 @@ impl Uploaded {
     }
 
     /// Whether one of them is good for all of `host`.
-    fn covers(&self, host: &str) -> bool {
+    pub(crate) fn covers(&self, host: &str) -> bool {
         let (label, domain) = split(host);
         let has = |label: &str| self.by_name.contains_key(&(domain.to_owned(), label.to_owned()));
         has(label) || (!domain.is_empty() && has("*"))
@@ -98,6 +98,8 @@ pub struct Offer<'a> {
     pub uploaded: Option<&'a Uploaded>,
     /// The local authority's, for this app in this environment.
     pub local: Option<&'a CertificateRecord>,
+    /// By host, what authorities of the world made or are asked for.
+    pub acme: Option<&'a BTreeMap<String, AcmeRecord>>,
 }
 
 impl Offer<'_> {
@@ -128,11 +130,33 @@ impl Offer<'_> {
         !self.local_names(routes).is_empty()
     }
 
-    /// What lb is given for these routes: uploaded before local, since of two for one name the first is taken.
+    fn acme(&self, routes: &[Route]) -> impl Iterator<Item = (String, &AcmeRecord)> {
+        let own: BTreeSet<&str> = routes.iter().filter_map(|route| route.host.as_deref()).collect();
+        own.into_iter().filter_map(|host| Some((host.to_owned(), self.acme?.get(host)?)))
+    }
+
+    /// Hosts of these routes for which a certificate of an authority of the world is shown: nothing uploaded covers them.
+    pub fn acme_hosts(&self, routes: &[Route]) -> Vec<String> {
+        let covered = |host: &str| self.uploaded.is_some_and(|uploaded| uploaded.covers(host));
+        let got = self.acme(routes).filter(|(host, record)| record.certificate.is_some() && !covered(host));
+        got.map(|(host, _)| host).collect()
+    }
+
+    /// What lb answers those authorities for the hosts of these routes.
+    pub fn challenges(&self, routes: &[Route]) -> BTreeMap<String, String> {
+        let orders = self.acme(routes).filter_map(|(_, record)| record.order.as_ref());
+        orders.flat_map(|order| order.challenges.clone()).collect()
+    }
+
+    /// What lb is given for these routes: uploaded first, local last, since of two for one name the first is taken.
     pub fn shown(&self, routes: &[Route]) -> Vec<Certificate> {
         let ids = self.chosen(routes).into_iter();
         let records = ids.filter_map(|id| self.uploaded?.records.get(id));
         let mut shown: Vec<Certificate> = records.map(|record| record.certificate.clone()).collect();
+        for host in self.acme_hosts(routes) {
+            let record = self.acme.and_then(|records| records.get(&host));
+            shown.extend(record.and_then(|record| Some(record.certificate.as_ref()?.certificate.clone())));
+        }
         let names = self.local_names(routes);
         if let Some(local) = self.local.filter(|_| !names.is_empty()) {
             shown.push(Certificate { names, ..local.certificate.clone() });
@@ -209,8 +233,13 @@ pub fn due(
 }
 
 fn is_aging(record: &CertificateRecord, now_unix_ms: u64) -> bool {
+    now_unix_ms >= renewal(record)
+}
+
+/// When two thirds of its life are over.
+pub(crate) fn renewal(record: &CertificateRecord) -> u64 {
     let life = record.until_unix_ms.saturating_sub(record.from_unix_ms);
-    now_unix_ms >= record.from_unix_ms + life / 3 * 2
+    record.from_unix_ms + life / 3 * 2
 }
 
 /// Whether people are to be told that it ends.

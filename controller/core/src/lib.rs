@@ -7,6 +7,7 @@
 //! ```
 //! Start at [`plan`] for decisions, at [`v1`] for what is kept and said.
 
+pub mod acme;
 pub mod addresses;
 pub mod admit;
 pub mod app_file;

@@ -61,7 +61,12 @@ pub fn route_section(
             (*mirror > 0).then_some(Mirror { release: *release, percent: *mirror })
         }),
         notice: desired.notice.clone(),
-        tls: Tls { policy: policy.https.clone(), certificates: offer.shown(routes), ..Tls::default() },
+        tls: Tls {
+            policy: policy.https.clone(),
+            certificates: offer.shown(routes),
+            challenges: offer.challenges(routes),
+            ..Tls::default()
+        },
     })
 }
 

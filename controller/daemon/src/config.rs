@@ -82,6 +82,16 @@ pub struct Config {
     /// Address under which every asker on this machine reaches lb by name (process engine).
     #[arg(long, env = "PLATFORMER_PUBLIC_ADDRESS", default_value = "127.0.0.1")]
     pub public_address: IpAddr,
+    /// The ACME authority that is asked for certificates: its directory's URL. To set it is to agree to its terms of
+    /// service. None: nobody is asked.
+    #[arg(long, env = "PLATFORMER_ACME_DIRECTORY")]
+    pub acme_directory: Option<String>,
+    /// Whom the authority may write to.
+    #[arg(long, env = "PLATFORMER_ACME_EMAIL")]
+    pub acme_email: Option<String>,
+    /// Roots (PEM) that the authority's own server is trusted by, beside those of the world.
+    #[arg(long, env = "PLATFORMER_ACME_CA_FILE")]
+    pub acme_ca_file: Option<PathBuf>,
 }
 
 impl Config {

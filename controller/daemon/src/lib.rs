@@ -8,6 +8,7 @@
 //! Owns: the store, the loop, the tables' long poll, the API. Refuses: policy; that is the planner's.
 
 mod access;
+mod acme;
 mod authority;
 pub mod config;
 mod deploy;
@@ -21,11 +22,14 @@ mod reconcile;
 mod records;
 mod repository;
 mod run;
+#[cfg(test)]
+mod stage;
 mod store;
 mod tables;
 mod views;
 mod x509;
 
+pub use acme::AcmeError;
 pub use config::Config;
 pub use run::{Handle, RunError, new_cluster_id, raise_epoch, run};
 pub use store::StoreError;

@@ -7,8 +7,8 @@ use appbase_core::{AppName, DeploymentId, Digest, EnvironmentName, Generation, M
 use controller_core::addresses::Range;
 use controller_core::certificates::{Offer, Uploaded};
 use controller_core::v1::state::{
-    AuthorityRecord, CertificateRecord, ChangeSet, Cluster, Deployment, DeploymentOutcome, Desired, DesiredApp, Head,
-    MemberRecord, NetworkRecord, Published, ReleaseRecord, Run, Snapshot, TokenRecord,
+    AcmeAccount, AcmeRecord, AuthorityRecord, CertificateRecord, ChangeSet, Cluster, Deployment, DeploymentOutcome,
+    Desired, DesiredApp, Head, MemberRecord, NetworkRecord, Published, ReleaseRecord, Run, Snapshot, TokenRecord,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,7 @@ const HISTORY_MAX: usize = 50;
 const DEFAULT_NETWORK: u8 = 1;
 const PUBLISHED: &str = "published";
 const AUTHORITY: &str = "authority";
+const ACME_ACCOUNT: &str = "acme-account";
 
 #[derive(Debug)]
 pub(crate) struct Records {
@@ -45,6 +46,9 @@ pub(crate) struct Records {
     pub leaves: BTreeMap<SectionKey, CertificateRecord>,
     /// What people uploaded.
     pub certificates: Uploaded,
+    /// By host, what authorities of the world made or are asked for.
+    pub acme: BTreeMap<String, AcmeRecord>,
+    pub acme_account: Option<AcmeAccount>,
     pub published: Published,
     /// The last revision of each key that is guarded.
     revisions: BTreeMap<String, Revision>,
@@ -68,6 +72,10 @@ pub(crate) enum Write {
     ForgetLeaf(SectionKey),
     Certificate(String, Box<CertificateRecord>),
     ForgetCertificate(String),
+    Acme(String, Box<AcmeRecord>),
+    ForgetAcme(String),
+    AcmeAccount(Box<AcmeAccount>),
+    ForgetAcmeAccount,
     Published(Published),
 }
 
@@ -98,6 +106,8 @@ impl Records {
             authority: None,
             leaves: BTreeMap::new(),
             certificates: Uploaded::default(),
+            acme: BTreeMap::new(),
+            acme_account: None,
             published: Published::default(),
             revisions: BTreeMap::new(),
         };
@@ -147,6 +157,10 @@ impl Records {
                 self.leaves.insert(section(entry, environment, app)?, record);
             }
             ["certificate", id] => self.certificates.insert((*id).to_owned(), decode(entry)?),
+            ["acme", host] => {
+                self.acme.insert((*host).to_owned(), decode(entry)?);
+            }
+            [ACME_ACCOUNT] => self.acme_account = Some(decode(entry)?),
             [PUBLISHED] => self.published = decode(entry)?,
             _ => {}
         }
@@ -186,7 +200,7 @@ impl Records {
 
     /// The certificates there are for an app in an environment.
     pub(crate) fn offer(&self, key: &SectionKey) -> Offer<'_> {
-        Offer { uploaded: Some(&self.certificates), local: self.leaves.get(key) }
+        Offer { uploaded: Some(&self.certificates), local: self.leaves.get(key), acme: Some(&self.acme) }
     }
 
     /// The deployment that is not over, if any.
@@ -285,6 +299,12 @@ impl Records {
                     operations.push(Operation::Put(format!("certificate/{id}"), encode(record)));
                 }
                 Write::ForgetCertificate(id) => operations.push(Operation::Delete(format!("certificate/{id}"))),
+                Write::Acme(host, record) => operations.push(Operation::Put(format!("acme/{host}"), encode(record))),
+                Write::ForgetAcme(host) => operations.push(Operation::Delete(format!("acme/{host}"))),
+                Write::AcmeAccount(account) => {
+                    operations.push(Operation::Put(ACME_ACCOUNT.to_owned(), encode(account)));
+                }
+                Write::ForgetAcmeAccount => operations.push(Operation::Delete(ACME_ACCOUNT.to_owned())),
                 Write::Published(published) => {
                     self.guard(PUBLISHED, &mut conditions);
                     operations.push(Operation::Put(PUBLISHED.to_owned(), encode(published)));
@@ -344,6 +364,14 @@ impl Records {
                 }
                 Write::Certificate(id, record) => self.certificates.insert(id, *record),
                 Write::ForgetCertificate(id) => self.certificates.remove(&id),
+                Write::Acme(host, record) => {
+                    self.acme.insert(host, *record);
+                }
+                Write::ForgetAcme(host) => {
+                    self.acme.remove(&host);
+                }
+                Write::AcmeAccount(account) => self.acme_account = Some(*account),
+                Write::ForgetAcmeAccount => self.acme_account = None,
                 Write::Published(published) => {
                     self.published = published;
                     self.revisions.insert(PUBLISHED.to_owned(), revision);

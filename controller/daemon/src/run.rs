@@ -22,6 +22,7 @@ use kit::{Clock, Shutdown, Tasks};
 use node::Compute;
 use tokio::sync::Notify;
 
+use crate::acme::{Acme, AcmeError};
 use crate::config::{Config, Engine};
 use crate::journal::Journal;
 use crate::members::Members;
@@ -54,6 +55,8 @@ pub enum RunError {
     Compute(#[from] node::ComputeError),
     #[error("the process engine cannot be used")]
     Process(#[from] node::process::ProcessError),
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
     #[error("cannot serve")]
     Io(#[from] std::io::Error),
 }
@@ -211,6 +214,7 @@ impl From<StoreError> for Problem {
 
 pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
     let clock = Clock::start();
+    let authority = crate::acme::settings(&config)?;
     let signer = config.keys.as_ref().map(|path| KeyDirectory::new(path).signer()).transpose()?;
     if signer.is_none() && !config.listen.ip().is_loopback() {
         return Err(RunError::Open { address: config.listen });
@@ -251,6 +255,12 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
     });
     let addresses = Addresses::new(engine_range, BTreeMap::new());
     let reconcile = Reconcile::new(Arc::clone(&shared), setting, addresses, tasks.clone());
+    if let Some(authority) = authority {
+        let (acme, stop) = (Acme::new(Arc::clone(&shared), authority), shutdown.asked());
+        tasks.spawn("acme", async move {
+            tokio::select! { () = stop => {}, () = acme.forever() => {} }
+        });
+    }
     let stop = shutdown.asked();
     tasks.spawn("reconcile", async move {
         tokio::select! { () = stop => {}, () = reconcile.forever() => {} }

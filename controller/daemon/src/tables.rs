@@ -124,6 +124,11 @@ impl Tables {
         self.stamp(self.lock().number)
     }
 
+    /// The number of what is out, as it changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.number.subscribe()
+    }
+
     /// What was rendered is out with this number.
     pub(crate) fn put(&self, rendered: Rendered, number: u64) {
         let mut inner = self.lock();

@@ -88,6 +88,8 @@ pub struct Table {
     /// Of sections with a preview, whatever the host: the most special first.
     previewed: BTreeMap<SectionKey, Vec<Arc<Rule>>>,
     sections: BTreeMap<SectionKey, Arc<Section>>,
+    /// By token, the sections that answer it.
+    pub(crate) challenges: BTreeMap<String, Vec<Arc<Section>>>,
 }
 
 impl Table {
@@ -103,6 +105,9 @@ impl Table {
             let section = Arc::new(Section::new(key, published));
             table.add_routes(&section)?;
             table.add_preview(&section)?;
+            for token in published.tls.challenges.keys() {
+                table.challenges.entry(token.clone()).or_default().push(Arc::clone(&section));
+            }
             table.sections.insert(key.clone(), section);
         }
         let Self { exact, wildcard, any, previewed, .. } = &mut table;

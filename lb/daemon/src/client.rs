@@ -56,7 +56,9 @@ impl<H: Http> Client<H> {
             Some(page) => ("text/html; charset=utf-8", page),
             None => ("text/plain; charset=utf-8", refusal.text.clone()),
         };
-        text.push('\n');
+        if refusal.code != "challenge" {
+            text.push('\n');
+        }
         let out = self.http.lines();
         let status = http::StatusCode::from_u16(refusal.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         out.begin_answer(refusal.status, status.canonical_reason().unwrap_or_default());

@@ -130,6 +130,10 @@ impl Entrance {
         let table = snapshot.table.as_ref().ok_or_else(Refusal::no_table)?;
         let Asked { method, query, fields, .. } = *asked;
         let ask = Ask { host: ctx.host.as_deref(), path: &ctx.path, method, query, fields };
+        // Before all that an app wants of requests: who asks cannot do better, and the app is not asked.
+        if let ("GET" | "HEAD", Some(answer)) = (method, table.challenge(ask.host, ask.path)) {
+            return Err(Refusal::challenge(answer));
+        }
         let (rule, preview) = preview::find(table, &ask).ok_or_else(Refusal::no_route)?;
         let section = &rule.section.published;
         let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };

@@ -1,5 +1,6 @@
 //! Refusal: everything lb itself answers instead of an app, each with a stable code that says who failed. Redirects and
-//! preflights of CORS (codes `redirect` and `preflight`) are among them, though nobody failed.
+//! preflights of CORS (codes `redirect` and `preflight`) are among them, and what an authority is answered (`challenge`,
+//! its text without a line end), though nobody failed.
 //!
 //! | code | status | who | |
 //! | --- | --- | --- | --- |
@@ -107,6 +108,12 @@ impl Refusal {
     /// A browser asks whether a page may ask.
     pub(crate) fn preflight(lines: Vec<(String, String)>) -> Self {
         Self { wanted: Some(lines), ..Self::new(204, "preflight", String::new()) }
+    }
+
+    /// An authority asks whether a name leads here.
+    pub(crate) fn challenge(answer: &str) -> Self {
+        let lines = vec![("Cache-Control".to_owned(), "no-store".to_owned())];
+        Self { wanted: Some(lines), ..Self::new(200, "challenge", answer) }
     }
 
     pub(crate) fn denied(denied: &Denied) -> Self {

@@ -12,24 +12,34 @@ use crate::safe;
 const DAY_MS: u64 = 86_400_000;
 
 pub(crate) fn list(certificates: &[CertificateView], now_unix_ms: u64, width: usize, paint: Paint) -> String {
-    let columns = [
+    // Only who asks an authority of the world can have some.
+    let has_problems = certificates.iter().any(|one| one.problem.is_some());
+    let mut columns = vec![
         Column::Id("CERTIFICATE"),
         Column::Text("NAMES"),
         Column::Text("ISSUER"),
         Column::Id("ENDS"),
         Column::Text("SHOWN FOR"),
     ];
+    columns.extend(has_problems.then_some(Column::Text("PROBLEM")));
     let rows: Vec<Vec<Cell>> = certificates
         .iter()
         .map(|one| {
             let tone = match one.until_unix_ms {
+                0 => Tone::Plain,
                 until if until <= now_unix_ms => Tone::Bad,
                 until if ends_soon(until, now_unix_ms) => Tone::Warn,
                 _ => Tone::Plain,
             };
             let apps = one.apps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let ends = toned(tone, left(one.until_unix_ms, now_unix_ms));
-            vec![cell(&one.id), cell(words(&one.names)), cell(&one.issuer), ends, cell(apps)]
+            let ends = match one.until_unix_ms {
+                0 => String::new(),
+                until => left(until, now_unix_ms),
+            };
+            let mut row =
+                vec![cell(&one.id), cell(words(&one.names)), cell(&one.issuer), toned(tone, ends), cell(apps)];
+            row.extend(has_problems.then(|| toned(Tone::Bad, one.problem.clone().unwrap_or_default())));
+            row
         })
         .collect();
     table(&columns, &rows, width, paint)
@@ -87,6 +97,17 @@ over.example-3  over.example                    Example CA  3 d ago  -
         let painted = list(&views[1..], 10 * DAY_MS, usize::MAX, Paint { on: true });
         assert!(painted.contains("\u{1b}[33min 2 d") && painted.contains("\u{1b}[31m3 d ago"), "{painted:?}");
         assert_eq!(left(3_600_000 * 5, 0), "in 5 h");
+        let failed = json!({"id": "acme:shop.example", "names": ["shop.example"], "source": "acme", "issuer": "",
+            "from_unix_ms": 0, "until_unix_ms": 0, "apps": [], "problem": "dns: no address"});
+        let failed: Vec<CertificateView> = serde_json::from_value(json!([failed, views[1]])).expect("certificates");
+        assert_eq!(
+            list(&failed, 10 * DAY_MS, usize::MAX, Paint::OFF),
+            "\
+CERTIFICATE        NAMES         ISSUER      ENDS    SHOWN FOR  PROBLEM
+acme:shop.example  shop.example  -           -       -          dns: no address
+soon.example-2     soon.example  Example CA  in 2 d  -          -
+"
+        );
         let answer = CertificateAnswer { outcome: "added".to_owned(), certificate: views[0].clone() };
         assert_eq!(
             added(&answer),

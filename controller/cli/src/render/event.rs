@@ -15,7 +15,7 @@ pub(crate) fn event(event: &EventView, paint: Paint) -> String {
     };
     let tone = match event.kind {
         EventKind::DeploymentAborted | EventKind::DeploymentDegraded | EventKind::StepFailed => Tone::Bad,
-        EventKind::DeploymentCancelled | EventKind::CertificateEnds => Tone::Warn,
+        EventKind::DeploymentCancelled | EventKind::CertificateEnds | EventKind::CertificateFailed => Tone::Warn,
         EventKind::DeploymentDone | EventKind::Flipped => Tone::Good,
         _ => Tone::Plain,
     };

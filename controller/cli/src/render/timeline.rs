@@ -136,6 +136,7 @@ fn phase_of(kind: EventKind, flipped: bool) -> Option<Phase> {
         | EventKind::StepFailed
         | EventKind::CertificateIssued
         | EventKind::CertificateEnds
+        | EventKind::CertificateFailed
         | EventKind::DeploymentDone
         | EventKind::DeploymentStaged
         | EventKind::DeploymentAborted

@@ -74,7 +74,7 @@ fn those_for_a_host_are_shown() {
         ("deep", "a.b.example.org", 30),
         ("other", "example.net", 40),
     ]);
-    let chosen = |hosts: &str| Offer { uploaded: Some(&uploaded), local: None }.chosen(&routes(hosts)).join(" ");
+    let chosen = |hosts: &str| Offer { uploaded: Some(&uploaded), ..Offer::default() }.chosen(&routes(hosts)).join(" ");
     assert_eq!(chosen("example.org"), "org");
     assert_eq!(chosen("www.example.org"), "new org wild", "the one that lasts longest is first");
     assert_eq!(chosen("shop.example.org"), "wild");
@@ -90,7 +90,7 @@ fn a_local_one_is_for_what_nothing_uploaded_covers() {
     let local = record("shop.localhost shop.platform shop.production.platform", 50);
     let shown = |uploaded: &[(&str, &str, u64)], hosts: &str| -> Vec<BTreeSet<String>> {
         let uploaded = self::uploaded(uploaded);
-        let offer = Offer { uploaded: Some(&uploaded), local: Some(&local) };
+        let offer = Offer { uploaded: Some(&uploaded), local: Some(&local), acme: None };
         let shown = offer.shown(&routes(hosts));
         assert_eq!(offer.shows_local(&routes(hosts)), shown.iter().any(|one| one.chain == local.certificate.chain));
         shown.into_iter().map(|certificate| certificate.names).collect()
@@ -102,6 +102,31 @@ fn a_local_one_is_for_what_nothing_uploaded_covers() {
     let localhost = ("l", "shop.localhost", 1);
     assert_eq!(shown(&[platform, localhost], hosts), [names("shop.localhost"), names("*.platform")]);
     assert_eq!(shown(&[], "shop.example.org *"), Vec::<BTreeSet<String>>::new());
+}
+
+#[test]
+fn what_an_authority_of_the_world_made_stands_between_both() {
+    use crate::v1::state::AcmeOrder;
+    let local = record("shop.localhost", 50);
+    let of = |host: &str| AcmeRecord { certificate: Some(record(host, 10)), ..AcmeRecord::default() };
+    let challenges = BTreeMap::from([("t".to_owned(), "t.k".to_owned())]);
+    let order = AcmeOrder { url: String::new(), key: PrivateKey("key".to_owned()), challenges: challenges.clone() };
+    let acme = BTreeMap::from([
+        ("a.example".to_owned(), of("a.example")),
+        ("b.example".to_owned(), of("b.example")),
+        ("c.example".to_owned(), AcmeRecord { order: Some(order), ..AcmeRecord::default() }),
+    ]);
+    let uploaded = uploaded(&[("1", "b.example", 1)]);
+    let offer = Offer { uploaded: Some(&uploaded), local: Some(&local), acme: Some(&acme) };
+    let shown = |hosts: &str| -> Vec<String> {
+        offer.shown(&routes(hosts)).into_iter().map(|one| one.names.into_iter().collect()).collect()
+    };
+    let all = "a.example b.example c.example shop.localhost";
+    assert_eq!(shown(all), ["b.example", "a.example", "shop.localhost"], "once each, and none that is not there");
+    assert_eq!(offer.acme_hosts(&routes(all)), ["a.example"]);
+    assert_eq!(shown("shop.localhost *.example"), ["b.example", "shop.localhost"], "a wildcard is no host of it");
+    assert_eq!(offer.challenges(&routes(all)), challenges);
+    assert_eq!(offer.challenges(&routes("a.example")), BTreeMap::new());
 }
 
 #[test]

@@ -26,7 +26,7 @@
 //! DELETE /v1/tokens/{id}                                revoke
 //! POST /v1/repository-access                            RepositoryAccess
 //! POST /v1/certificates                                 CertificateRequest -> CertificateAnswer (201 when it is new)
-//! GET  /v1/certificates                                 [CertificateView], those of the local authority as well
+//! GET  /v1/certificates                                 [CertificateView], those of the authorities as well
 //! DELETE /v1/certificates/{id}                          show it no more, and forget its key
 //! GET  /v1/authority                                    AuthorityView
 //! ```
@@ -119,16 +119,21 @@ pub struct CertificateAnswer {
 pub struct CertificateView {
     pub id: String,
     pub names: BTreeSet<String>,
-    /// `local` or `uploaded`.
+    /// `local`, `uploaded` or `acme`.
     pub source: String,
     /// Who signed it, in its own words.
     pub issuer: String,
     pub from_unix_ms: u64,
+    /// 0: there is none yet.
     pub until_unix_ms: u64,
-    /// SHA-256 of the certificate.
-    pub fingerprint: Digest,
+    /// SHA-256 of the certificate, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Digest>,
     /// For whose hosts it is shown now: `environment/app`.
     pub apps: Vec<SectionKey>,
+    /// Why the authority was asked in vain the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The local authority, for those who are to trust it.

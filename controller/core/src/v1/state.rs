@@ -16,6 +16,8 @@
 //! authority                      AuthorityRecord    the local one, with its key
 //! leaf/<environment>/<app>       CertificateRecord  what the local authority made for an app's names, with its key
 //! certificate/<id>               CertificateRecord  what somebody uploaded, with its key
+//! acme/<host>                    AcmeRecord         what was got for a host from an authority of the world, with its key
+//! acme-account                   AcmeAccount        who the platform is there, with its key
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -365,6 +367,50 @@ pub struct CertificateRecord {
     pub until_unix_ms: u64,
 }
 
+/// A host for which an authority of the world is asked (RFC 8555), and how that stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateRecord>,
+    /// The one that is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<AcmeOrder>,
+    /// One after the other, the last one included.
+    #[serde(default)]
+    pub failures: u32,
+    /// Nothing is asked before.
+    #[serde(default)]
+    pub retry_unix_ms: u64,
+    /// Why the last order failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Since when no live route has the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_unix_ms: Option<u64>,
+}
+
+/// An order as it stands at the authority: whoever starts again goes on with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeOrder {
+    pub url: String,
+    /// Of the certificate that is asked for.
+    pub key: PrivateKey,
+    /// What lb answers the authority: token → key authorization.
+    #[serde(default)]
+    pub challenges: BTreeMap<String, String>,
+}
+
+/// An account at an authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeAccount {
+    /// The authority's address.
+    pub directory: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// JSON, with the account's key in it.
+    pub credentials: PrivateKey,
+}
+
 /// What happened, past tense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -390,8 +436,10 @@ pub enum EventKind {
     /// The idle slot's release was given up after its window.
     WarmEnded,
     StepFailed,
-    /// The local authority made a certificate for an app's names.
+    /// An authority made a certificate: the local one for an app's names, or one of the world for a host.
     CertificateIssued,
     /// A certificate ends soon, or has ended.
     CertificateEnds,
+    /// An authority of the world was asked in vain.
+    CertificateFailed,
 }

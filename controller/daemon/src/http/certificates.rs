@@ -7,9 +7,10 @@ use appbase_core::SectionKey;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use controller_core::acme::acme_id;
 use controller_core::certificates::{Uploaded, id, live_routes, local_id};
 use controller_core::v1::api::{AuthorityView, CertificateAnswer, CertificateRequest, CertificateView};
-use controller_core::v1::state::{CertificateRecord, EventKind};
+use controller_core::v1::state::{AcmeRecord, CertificateRecord, EventKind};
 use kit::problem::Problem;
 
 use super::{Answer, App};
@@ -95,6 +96,10 @@ pub(super) async fn list(State(shared): State<App>) -> Answer<Vec<CertificateVie
         let apps = apps.remove(&id).unwrap_or_default();
         view(id, "local", record, apps)
     }));
+    views.extend(records.acme.iter().map(|(host, record)| {
+        let apps = apps.remove(&acme_id(host)).unwrap_or_default();
+        acme_view(host, record, apps)
+    }));
     Ok(Json(views))
 }
 
@@ -109,6 +114,11 @@ pub(super) async fn remove(
         if records.leaves.keys().any(|key| local_id(key) == id) {
             let title = "a certificate of the local authority is there as long as its app has hosts for it";
             return Err(Problem::new(409, "local-certificate", title)
+                .hint("upload one for the same names, and that is shown: platformctl cert add"));
+        }
+        if records.acme.keys().any(|host| acme_id(host) == id) {
+            let title = "a certificate that an authority is asked for is there as long as an app has its host";
+            return Err(Problem::new(409, "acme-certificate", title)
                 .hint("upload one for the same names, and that is shown: platformctl cert add"));
         }
         if !records.certificates.records().contains_key(&id) {
@@ -146,7 +156,8 @@ fn shown_for(records: &Records) -> BTreeMap<String, Vec<SectionKey>> {
         let routes = live_routes(run, records.releases.get(key).unwrap_or(&none));
         let offer = records.offer(key);
         let local = offer.shows_local(routes).then(|| local_id(key));
-        for id in offer.chosen(routes).into_iter().map(str::to_owned).chain(local) {
+        let acme = offer.acme_hosts(routes).into_iter().map(|host| acme_id(&host));
+        for id in offer.chosen(routes).into_iter().map(str::to_owned).chain(acme).chain(local) {
             apps.entry(id).or_default().push(key.clone());
         }
     }
@@ -161,8 +172,27 @@ fn view(id: String, source: &str, record: &CertificateRecord, apps: Vec<SectionK
         issuer: record.issuer.clone(),
         from_unix_ms: record.from_unix_ms,
         until_unix_ms: record.until_unix_ms,
-        fingerprint: record.fingerprint,
+        fingerprint: Some(record.fingerprint),
         apps,
+        problem: None,
+    }
+}
+
+fn acme_view(host: &str, record: &AcmeRecord, apps: Vec<SectionKey>) -> CertificateView {
+    let (id, problem) = (acme_id(host), record.problem.clone());
+    match &record.certificate {
+        Some(certificate) => CertificateView { problem, ..view(id, "acme", certificate, apps) },
+        None => CertificateView {
+            id,
+            names: [host.to_owned()].into(),
+            source: "acme".to_owned(),
+            issuer: String::new(),
+            from_unix_ms: 0,
+            until_unix_ms: 0,
+            fingerprint: None,
+            apps,
+            problem,
+        },
     }
 }
 

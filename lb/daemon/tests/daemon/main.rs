@@ -4,6 +4,7 @@
 mod answers;
 mod app;
 mod balance;
+mod challenges;
 mod client;
 mod controller;
 mod drain;
