@@ -342,7 +342,8 @@ impl Exchange<'_> {
         // One that was pooled may just have been closed, which says nothing.
         let is_old = instance.reused || instance.http.is_connection_gone();
         if let (Fault::Instance(fault), Some(entry)) = (&fault, &ctx.entry) {
-            if !(is_old && *fault == InstanceFault::BrokeOff) && !fault.says_nothing_of_the_instance() {
+            let says_nothing = (is_old && *fault == InstanceFault::BrokeOff) || fault.says_nothing_of_the_instance();
+            if !says_nothing {
                 self.data.balancer.gateway_failure(entry.backend());
             }
             if *fault == InstanceFault::Silent {

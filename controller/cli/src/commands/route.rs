@@ -32,24 +32,7 @@ enum Verb {
         app: Option<AppName>,
     },
     /// Send requests for a host and path to an app; its live version is deployed with it
-    Add {
-        app: AppName,
-        /// `HOST`, `HOST/PATH` or `*/PATH`; `*` is every host, `*.example.org` every name below one
-        #[arg(value_name = "HOST[/PATH]")]
-        rule: Rule,
-        #[command(flatten)]
-        wanted: Wanted,
-        /// The process that takes them
-        #[arg(long, value_name = "NAME", default_value_t = ProcessName::default_name())]
-        process: ProcessName,
-        #[command(flatten)]
-        done: Done,
-        #[command(flatten)]
-        guarded: Guarded,
-        /// Only with the next deployment
-        #[arg(long)]
-        later: bool,
-    },
+    Add(Box<Added>),
     /// Take back what `add` gave
     Rm {
         app: AppName,
@@ -75,6 +58,26 @@ enum Verb {
         #[arg(long = "header", value_name = "NAME=VALUE")]
         headers: Vec<Pair>,
     },
+}
+
+#[derive(Debug, Args)]
+struct Added {
+    app: AppName,
+    /// `HOST`, `HOST/PATH` or `*/PATH`; `*` is every host, `*.example.org` every name below one
+    #[arg(value_name = "HOST[/PATH]")]
+    rule: Rule,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// The process that takes them
+    #[arg(long, value_name = "NAME", default_value_t = ProcessName::default_name())]
+    process: ProcessName,
+    #[command(flatten)]
+    done: Done,
+    #[command(flatten)]
+    guarded: Guarded,
+    /// Only with the next deployment
+    #[arg(long)]
+    later: bool,
 }
 
 /// What else a rule wants of a request.
@@ -173,7 +176,8 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
             }
             output.show(&routes, || list::routes(&routes, output.width(), output.paint))?;
         }
-        Verb::Add { app, rule, wanted, process, done, guarded, later } => {
+        Verb::Add(added) => {
+            let Added { app, rule, wanted, process, done, guarded, later } = *added;
             let route = Route { guard: guarded.guard(), ..done.apply(wanted.route(rule, process)?)? };
             return change(session, &app, vec![operation_of(session, "add", &app, &route)?], later).await;
         }

@@ -25,7 +25,8 @@ fn challenged(section: &mut RouteSection) {
 async fn an_authority_is_answered_whatever_the_app_asks_of_others() {
     let secured = Secured::start().await;
     let authorities = secured.authority.pem();
-    let changes: [(&str, &dyn Fn(&mut RouteSection)); 7] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&mut RouteSection));
+    let changes: [Change<'_>; 7] = [
         ("as it is", &|_| {}),
         ("https", &|section| section.tls.policy.redirect = true),
         ("maintenance", &|section| section.maintenance = Some("closed".to_owned())),
