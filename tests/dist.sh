@@ -28,6 +28,8 @@ export HOME="$place" PATH="/usr/local/bin:/usr/bin:/bin"
 
 answer=$(curl -fsS http://127.0.0.1:8080/greeting)
 [ "$answer" = "hello from hello-world 1" ] || fail "the first app answers \"$answer\""
+bin/platformctl cert trust --out authority.pem
+curl -fsS --retry 5 --retry-all-errors --retry-delay 1 --cacert authority.pem https://localhost:8443/greeting
 bin/platformctl status hello-world
 sum=0
 # Of this platform alone: others may run on the same engine.

@@ -26,6 +26,8 @@ greets() {
 
 compose/up.sh
 greets 1
+bin/platformctl cert trust --out "$work/authority.pem"
+curl -fsS --retry 5 --retry-all-errors --retry-delay 1 --cacert "$work/authority.pem" https://localhost:8443/greeting
 compose/up.sh
 mkdir "$work/hello"
 cp bin/hello-world docs/examples/hello-world/platform.toml "$work/hello/"
