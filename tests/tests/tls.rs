@@ -103,4 +103,10 @@ fn names_have_certificates_by_themselves_and_uploaded_ones_instead(engine: Engin
     for lb in lbs {
         eventually("the local one is back", || ask(&local, lb, "hello.platform", "/greeting").ok());
     }
+
+    platform.ctl_ok(&["route", "add", "hello", "hello.platform/closed", "--allow", "192.0.2.0/24", "--rate", "5/60"]);
+    for lb in lbs {
+        let answer = ask(&local, lb, "hello.platform", "/closed").expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("not-allowed"), "{answer}");
+    }
 }

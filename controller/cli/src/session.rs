@@ -30,6 +30,8 @@ pub(crate) struct Session<'a> {
     pub(crate) controller: Client,
     pub(crate) environment: EnvironmentName,
     pub(crate) clock: Clock,
+    /// The controller is asked on this machine: nobody is on the way to it.
+    pub(crate) is_near: bool,
 }
 
 impl<'a> Session<'a> {
@@ -56,6 +58,7 @@ impl<'a> Session<'a> {
             controller: Client::new(&url, token),
             environment: global.environment(),
             clock: Clock::start(),
+            is_near: is_near(&url),
         })
     }
 
@@ -78,6 +81,13 @@ pub(crate) fn owner_token(keys: &Path) -> Result<String, Failure> {
     let signer = KeyDirectory::new(keys).signer();
     let signer = signer.map_err(|error| Failure::new(Exit::Forbidden, kit::problem::chain(&error)))?;
     Ok(signer.owner_token(&Clock::start(), OWNER_TOKEN_LIFE_S))
+}
+
+fn is_near(url: &str) -> bool {
+    let parsed = reqwest::Url::parse(url).ok();
+    let host = parsed.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn same(one: &str, other: &str) -> bool {

@@ -28,6 +28,8 @@ pub struct Wanted {
     pub hosts: BTreeMap<String, BTreeSet<SectionKey>>,
     /// How many found no place.
     pub left_out: usize,
+    /// All that could have one, also those that found no place.
+    pub live: BTreeSet<String>,
 }
 
 impl Wanted {
@@ -45,6 +47,7 @@ impl Wanted {
                 .filter(|host| is_public(host, &own) && !uploaded.covers(host))
                 .collect();
             wanted.left_out += hosts.len().saturating_sub(APP_HOSTS_MAX);
+            wanted.live.extend(hosts.iter().map(|host| (*host).to_owned()));
             for host in hosts.into_iter().take(APP_HOSTS_MAX) {
                 if wanted.hosts.len() < HOSTS_MAX || wanted.hosts.contains_key(host) {
                     wanted.hosts.entry(host.to_owned()).or_default().insert(key.clone());
@@ -79,7 +82,7 @@ pub enum Note {
 }
 
 pub fn notes(records: &BTreeMap<String, AcmeRecord>, wanted: &Wanted, now_unix_ms: u64) -> Vec<Note> {
-    let note = |(host, record): (&String, &AcmeRecord)| match (wanted.hosts.contains_key(host), record.left_unix_ms) {
+    let note = |(host, record): (&String, &AcmeRecord)| match (wanted.live.contains(host), record.left_unix_ms) {
         (true, Some(_)) => Some(Note::Back(host.clone())),
         (true, None) => None,
         (false, None) => Some(Note::Left(host.clone())),

@@ -169,7 +169,7 @@ impl Operation {
 }
 
 /// What the commands of routes take, beside app and environment.
-const ROUTE_KEYS: [&str; 11] = [
+const ROUTE_KEYS: [&str; 12] = [
     "host",
     "path",
     "exact",
@@ -181,7 +181,12 @@ const ROUTE_KEYS: [&str; 11] = [
     "redirect",
     "request_headers",
     "response_headers",
+    "guard",
 ];
+/// Of a guard and of what is in it: one that is misspelt would leave a route open.
+const GUARD_KEYS: [&str; 5] = ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors"];
+const RATE_KEYS: [&str; 4] = ["requests", "seconds", "burst", "of"];
+const CORS_KEYS: [&str; 6] = ["origins", "methods", "headers", "expose", "credentials", "seconds"];
 
 const COHORT_KEYS: [&str; 4] = ["path", "headers", "cookies", "networks"];
 
@@ -245,6 +250,17 @@ impl<'a> Params<'a> {
         given.retain(|key, value| !value.is_null() && key != "environment" && key != "app");
         if let Some(unknown) = given.keys().find(|key| !ROUTE_KEYS.contains(&key.as_str())) {
             return Err(("bad-parameter", format!("a route has no \"{unknown}\"")));
+        }
+        let guard = given.get("guard").unwrap_or(&Value::Null);
+        for (what, value, keys) in [
+            ("guard", guard, &GUARD_KEYS[..]),
+            ("rate", &guard["rate"], &RATE_KEYS[..]),
+            ("cors", &guard["cors"], &CORS_KEYS[..]),
+        ] {
+            let mut names = value.as_object().into_iter().flat_map(|object| object.keys());
+            if let Some(unknown) = names.find(|name| !keys.contains(&name.as_str())) {
+                return Err(("bad-parameter", format!("a {what} has no \"{unknown}\": it has {}", keys.join(", "))));
+            }
         }
         given.entry("path").or_insert_with(|| "/".into());
         given.entry("process").or_insert_with(|| ProcessName::default_name().as_str().into());
@@ -329,6 +345,8 @@ mod tests {
             ("app", "fly", json!({"app": "shop"}), "unknown-command"),
             ("config", "set", json!({"app": "shop", "key": "PORT", "value": "1"}), "bad-name"),
             ("config", "set", json!({"app": "shop", "key": "A", "value": 1}), "bad-parameter"),
+            ("route", "add", json!({"app": "shop", "guard": {"network": []}}), "bad-parameter"),
+            ("route", "add", json!({"app": "shop", "guard": {"rate": {"requests": 1, "per": 1}}}), "bad-parameter"),
             ("config", "unset", json!({"app": "shop", "key": "B"}), "unknown-key"),
             ("app", "hold", json!({"app": "Shop", "hold": true}), "bad-name"),
             ("route", "remove", json!({"app": "shop", "host": "a.b"}), "unknown-route"),

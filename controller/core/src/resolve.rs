@@ -224,8 +224,15 @@ fn routes(
         }
     }
     // The environment's own win over those of the file for the same requests.
-    routes.retain(|route| !overlay.routes.iter().any(|own| own.is_for_the_same(route)));
-    routes.extend(overlay.routes.iter().cloned());
+    // One without a guard has that of the file: whoever adds a host does not mean to open the app.
+    let guarded = |own: &Route| {
+        let same = routes.iter().find(|route| own.is_for_the_same(route));
+        let of_file = || same.map_or_else(|| guard.clone(), |route| route.guard.clone());
+        Route { guard: if own.guard.is_empty() { of_file() } else { own.guard.clone() }, ..own.clone() }
+    };
+    let own: Vec<Route> = overlay.routes.iter().map(guarded).collect();
+    routes.retain(|route| !own.iter().any(|own| own.is_for_the_same(route)));
+    routes.extend(own);
     let forwarded = routes.iter().filter(|route| route.redirect.is_none());
     if let Some(route) = forwarded.clone().find(|route| !traffic.contains_key(&route.process)) {
         return Err(ResolveError::NoPort { process: route.process.clone() });
@@ -352,6 +359,17 @@ mod tests {
             (of("/"), of("/x"), of("/open")),
             ((1, Some(1 << 20), None), (1, Some(1 << 20), None), (0, None, Some(1)))
         );
+    }
+
+    #[test]
+    fn a_route_of_the_environment_does_not_open_a_guarded_app() {
+        let text = "command = \"./x\"\nport = 80\n[guard]\nnetworks = [\"10.0.0.0/8\"]\n";
+        let own = |host: &str| Route::new(Some(host.to_owned()), "/", ProcessName::default_name());
+        let mut overlay = DesiredApp::default();
+        overlay.routes.extend([own("shop.platform"), own("new.example")]);
+        let routes = resolved(text, &overlay).expect("sound").release.traffic.routes;
+        assert!(routes.iter().any(|route| route.host.as_deref() == Some("new.example")));
+        assert!(routes.iter().all(|route| route.guard.networks.len() == 1), "{routes:#?}");
     }
 
     #[test]

@@ -65,9 +65,11 @@ pub(crate) struct Acme {
 
 /// How an authority is reached, checked; none: there is none.
 pub(crate) fn settings(config: &Config) -> Result<Option<(String, Https)>, AcmeError> {
-    let Some(directory) = &config.acme_directory else { return Ok(None) };
+    let Some(directory) = config.acme_directory.as_ref().filter(|directory| !directory.is_empty()) else {
+        return Ok(None);
+    };
     http::check(directory).map_err(AcmeError::Directory)?;
-    let roots = config.acme_ca_file.as_ref().map(|path| {
+    let roots = config.acme_ca_file.as_ref().filter(|path| !path.as_os_str().is_empty()).map(|path| {
         let failed = |reason: String| AcmeError::Roots { path: path.display().to_string(), reason };
         let pem = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         Https::new(Some(&pem)).map_err(failed)
@@ -78,7 +80,7 @@ pub(crate) fn settings(config: &Config) -> Result<Option<(String, Https)>, AcmeE
 
 impl Acme {
     pub(crate) fn new(shared: Arc<Shared>, (directory, http): (String, Https)) -> Self {
-        let email = shared.config.acme_email.clone();
+        let email = shared.config.acme_email.clone().filter(|email| !email.is_empty());
         Self { desk: Desk { shared }, directory, email, http, account: None, begun: VecDeque::new(), left_out: 0 }
     }
 
@@ -181,7 +183,10 @@ impl Acme {
                 is_news = record.problem.as_ref() != Some(&text);
                 record.failures = record.failures.saturating_add(1);
                 record.retry_unix_ms = now + acme::pause_ms(record.failures, draw);
-                (record.problem, record.order) = (Some(text.clone()), None);
+                record.problem = Some(text.clone());
+                if error.is_final() {
+                    record.order = None;
+                }
             })
             .await?;
         if is_news {
@@ -265,9 +270,11 @@ impl Desk {
             let _pen = self.shared.pen.lock().await;
             let writes = {
                 let records = lock(&self.shared.records);
-                let left = |host: &String, left_unix_ms| {
+                let left = |host: &String, left_unix_ms: Option<u64>| {
                     let record = records.acme.get(host)?.clone();
-                    Some(Write::Acme(host.clone(), Box::new(AcmeRecord { left_unix_ms, ..record })))
+                    // Nobody waits for an order of one that left, and its answer has no place in a table.
+                    let order = record.order.clone().filter(|_| left_unix_ms.is_none());
+                    Some(Write::Acme(host.clone(), Box::new(AcmeRecord { left_unix_ms, order, ..record })))
                 };
                 let write = |note: &Note| match note {
                     Note::Left(host) => left(host, Some(now)),
@@ -284,6 +291,10 @@ impl Desk {
     /// Whether every lb that can be reached, and one at least, has what the records say of the apps with this host.
     fn is_in_force(&self, records: &Records, host: &str) -> bool {
         let apps = self.apps(records, host);
+        if apps.is_empty() {
+            // Nobody has the host any more.
+            return false;
+        }
         let mut apps = apps.iter().filter_map(|key| match key {
             SectionKey::App { environment, app } => Some((environment, app)),
             SectionKey::Platform => None,

@@ -50,7 +50,7 @@ pub struct Config {
     #[arg(long, env = "PLATFORMER_CONTROLLER_LB_ADMIN", default_value = "http://127.0.0.1:9180")]
     pub lb_admin: String,
     /// The platform's domain.
-    #[arg(long, env = "PLATFORMER_DOMAIN", default_value = "platform")]
+    #[arg(long, env = "PLATFORMER_DOMAIN", default_value = "platform", value_parser = domain)]
     pub domain: String,
     /// How long a name may be remembered by those who asked, in milliseconds.
     #[arg(long, env = "PLATFORMER_NAME_TTL_MS", default_value_t = 5_000)]
@@ -108,4 +108,13 @@ impl Config {
 
 fn parse_server(text: &str) -> Result<ServerName, String> {
     ServerName::parse(text).map_err(|error| error.to_string())
+}
+
+/// Names hang below it, and the local authority signs for it: exactly one name, in small letters.
+fn domain(text: &str) -> Result<String, String> {
+    let domain = text.to_ascii_lowercase();
+    if domain.starts_with('*') {
+        return Err("a domain has no wildcard".to_owned());
+    }
+    controller_core::app_file::check_host(&domain).map(|()| domain)
 }

@@ -121,6 +121,11 @@ fn write_out(session: &Session<'_>, authority: &AuthorityView, file: &Path) -> R
 
 fn trust_it(session: &Session<'_>, authority: &AuthorityView, remove: bool) -> Result<Exit, Failure> {
     let (output, root, cluster) = (session.output, Path::new("/"), &authority.cluster);
+    if !remove && !session.is_near {
+        let reason = "whoever is on the way to that controller could answer for it: what this system trusts is not taken from there";
+        return Err(Failure::new(Exit::Forbidden, reason)
+            .hint("through a tunnel", "ssh -L 8081:127.0.0.1:8081 SERVER, then --url http://127.0.0.1:8081"));
+    }
     let Some(system) = System::find(root) else {
         return Err(Failure::new(Exit::NotFound, "how this system keeps the authorities it trusts is not known")
             .hint("by hand", "platformctl cert trust --out FILE, then import it"));

@@ -47,6 +47,16 @@ pub(crate) enum OrderError {
 }
 
 impl OrderError {
+    /// The authority's last word on this order. Of everything else it may still be carried to its end: ordering anew costs one
+    /// of the few that an authority gives for a host.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::NoChallenge | Self::OtherName | Self::Key(_) => true,
+            Self::Acme(Error::Api(problem)) => is_refusal(problem),
+            _ => false,
+        }
+    }
+
     /// The authority does not know the account any more.
     pub(super) fn is_of_account(&self) -> bool {
         let Self::Acme(Error::Api(problem)) = self else { return false };
@@ -58,6 +68,12 @@ impl From<Error> for OrderError {
     fn from(error: Error) -> Self {
         Self::Acme(error)
     }
+}
+
+/// Not that it is busy, or asked too often.
+fn is_refusal(problem: &Problem) -> bool {
+    let is_busy = problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":rateLimited"));
+    !is_busy && problem.status.is_none_or(|status| (400..500).contains(&status) && status != 429)
 }
 
 /// The authority's own words, where there are some.
@@ -117,7 +133,7 @@ async fn begin(account: &Account, host: &str, known: Option<AcmeOrder>) -> Resul
                 }
             }
             // It is not known there any more.
-            Err(Error::Api(_)) => {}
+            Err(Error::Api(problem)) if is_refusal(&problem) => {}
             Err(error) => return Err(error.into()),
         }
     }
