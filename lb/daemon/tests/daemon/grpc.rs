@@ -159,7 +159,8 @@ pub(crate) async fn talk(channel: &SendRequest<Bytes>, count: usize) -> Result<H
         }
     }
     stream.send_data(Bytes::new(), true)?;
-    assert!(body.data().await.is_none());
+    let more = body.data().await.transpose()?;
+    assert_eq!(more, None);
     Ok(body.trailers().await?.unwrap_or_default())
 }
 
