@@ -62,8 +62,13 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
         }
         Verb::Trust { out, remove } => {
             let authority: AuthorityView = session.controller.get("/v1/authority", ANSWER_LIMIT).await?;
-            if !trust::is_certificate(&authority.certificate) {
-                return Err(Failure::new(Exit::Unexpected, "what the controller answers is not one certificate"));
+            let sound = trust::check(&authority, session.clock.unix_ms());
+            // What is taken away does no harm any more.
+            if let Err(reason) = sound
+                && !remove
+            {
+                let message = format!("what the controller answers is not to be trusted: {reason}");
+                return Err(Failure::new(Exit::Unexpected, message));
             }
             match out {
                 Some(file) => write_out(session, &authority, &file),
