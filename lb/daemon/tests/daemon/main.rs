@@ -22,6 +22,8 @@ mod proxied;
 mod recorder;
 mod requests;
 mod routes;
+mod seen;
 mod stage;
+mod storm;
 mod streams;
 mod tls;
