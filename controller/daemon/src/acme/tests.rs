@@ -439,12 +439,8 @@ async fn an_account_is_never_a_dead_end() {
     assert_eq!(world.authority.counts(), (1, 1, 1), "one account");
     let events = events(&controller).await;
     assert_eq!(said(&events, EventKind::CertificateFailed, "does not take the address ops@example.org"), 1);
-    let again = controller.api.call::<_, serde_json::Value>(
-        Method::POST,
-        &format!("/v1/certificates/acme:{HOST}/retry"),
-        &(),
-        LIMIT,
-    );
+    let path = format!("/v1/certificates/acme:{HOST}/retry");
+    let again = controller.api.call::<_, serde_json::Value>(Method::POST, &path, &(), LIMIT);
     let refused = again.await.expect_err("nothing failed").to_string();
     assert!(refused.contains("no order for shop.example.org failed"), "{refused}");
 

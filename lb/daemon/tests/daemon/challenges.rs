@@ -7,6 +7,7 @@ use appbase_core::v1::{Certificate, Guard, PrivateKey};
 use lb_core::v1::RouteSection;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::io::AsyncReadExt;
@@ -108,7 +109,7 @@ async fn an_authority_that_asks_in_a_handshake_is_shown_the_proof_and_nobody_els
     let session = stream.get_ref().1;
     assert_eq!(session.alpn_protocol(), Some(&b"acme-tls/1"[..]));
     let der = session.peer_certificates().unwrap()[0].clone();
-    assert_eq!(der, rustls::pki_types::pem::PemObject::from_pem_slice(of_one.chain.as_bytes()).unwrap());
+    assert_eq!(der, CertificateDer::from_pem_slice(of_one.chain.as_bytes()).unwrap());
     assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "nothing more is said");
 
     let refused = shake(asking, secured.https, "two.example").await.expect_err("it is not asked for");
