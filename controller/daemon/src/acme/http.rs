@@ -321,7 +321,7 @@ mod tests {
         let server = tasks.spawn("server", serve(listener, chain, key));
         let ask = async |https: Https| {
             let request = Request::builder().uri(&url).body(BodyWrapper::default()).expect("a request");
-            https.request(request).await.map(|answer| answer.parts.status.as_u16())
+            https.of(&url).request(request).await.map(|answer| answer.parts.status.as_u16())
         };
         let refused = ask(Https::new(None).expect("roots")).await.expect_err("nobody knows it");
         assert!(kit::problem::chain(&refused).contains("UnknownIssuer"), "{refused:?}");

@@ -166,8 +166,8 @@ fn an_authority_is_answered_below_the_domain_and_at_a_name_that_is_led_here() {
         assert_eq!(ask(&table, source, name, rtype), expect, "{name} {rtype} asked by {source}");
     };
     check(HOST, "_acme-challenge.hello.platform", "TXT", "NOERROR | TXT one");
-    check(HOST, "_acme-challenge.shop.example", "TXT", "NOERROR | TXT four | TXT three | TXT two");
-    check(PRODUCTION, "_acme-challenge.shop.example", "TXT", "NOERROR | TXT three | TXT two");
+    check(HOST, "_acme-challenge.shop.example", "TXT", "NOERROR | TXT two | TXT four | TXT three");
+    check(PRODUCTION, "_acme-challenge.shop.example", "TXT", "NOERROR | TXT two | TXT three");
     // It is a zone of its own to whoever was sent here for it.
     check(HOST, "_acme-challenge.shop.example", "A", "NOERROR | -SOA _acme-challenge.shop.example.");
     check(HOST, "_acme-challenge.shop.example", "SOA", "NOERROR | SOA _acme-challenge.shop.example.");
