@@ -3,6 +3,8 @@
 //!
 //! Refuses a shell: programs are run with their arguments, one by one.
 
+mod authority;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,6 +13,7 @@ use std::process::Command;
 
 use appbase_core::ClusterId;
 
+pub(crate) use self::authority::check;
 use crate::error::{Exit, Failure};
 
 /// How a system keeps the authorities that all its programs trust.
@@ -42,21 +45,21 @@ impl System {
         match self {
             Self::Debian => root.join(DEBIAN_ANCHORS).join(format!("platformer-{cluster}.crt")),
             Self::Fedora => root.join(FEDORA_ANCHORS).join(format!("platformer-{cluster}.pem")),
-            Self::MacOs => std::env::temp_dir().join(format!("platformer-{cluster}.pem")),
+            // A name for people's own commands: root's file has one that nobody can know before.
+            Self::MacOs => PathBuf::from(format!("platformer-{cluster}.pem")),
         }
     }
 
     pub(crate) fn install(self, root: &Path, cluster: &ClusterId) -> Plan {
         let file = self.file(root, cluster);
-        let run = match self {
-            Self::Debian => words(&["update-ca-certificates"]),
-            Self::Fedora => words(&["update-ca-trust"]),
+        match self {
+            Self::Debian => Plan { file: File::Write(file), run: words(&["update-ca-certificates"]) },
+            Self::Fedora => Plan { file: File::Write(file), run: words(&["update-ca-trust"]) },
             Self::MacOs => {
-                let named = file.display().to_string();
-                words(&["security", "add-trusted-cert", "-d", "-r", "trustRoot", "-k", MACOS_KEYCHAIN, &named])
+                let run = words(&["security", "add-trusted-cert", "-d", "-r", "trustRoot", "-k", MACOS_KEYCHAIN]);
+                Plan { file: File::Give(file), run }
             }
-        };
-        Plan { file: File::Write(file), run }
+        }
     }
 
     pub(crate) fn remove(self, root: &Path, cluster: &ClusterId) -> Plan {
@@ -80,6 +83,8 @@ fn words(words: &[&str]) -> Vec<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum File {
     Write(PathBuf),
+    /// For the program alone: its last argument, gone afterwards. People call theirs by this name.
+    Give(PathBuf),
     Remove(PathBuf),
     Leave,
 }
@@ -100,6 +105,10 @@ impl Plan {
             File::Write(file) => {
                 vec![format!("{own} | sudo tee {} >/dev/null", quoted(&file.display().to_string())), run]
             }
+            File::Give(file) => {
+                let file = quoted(&file.display().to_string());
+                vec![format!("{own} >{file}"), format!("{run} {file}")]
+            }
             File::Remove(file) => vec![format!("sudo rm {}", quoted(&file.display().to_string())), run],
             File::Leave => vec![run],
         }
@@ -111,15 +120,19 @@ impl Plan {
     }
 
     pub(crate) fn carry_out(&self, certificate: &str) -> Result<(), Failure> {
+        // Removed when it is dropped.
+        let mut given = None;
         match &self.file {
             File::Write(file) => write(file, certificate)?,
+            File::Give(_) => given = Some(give(certificate)?),
             File::Remove(file) => {
                 fs::remove_file(file).map_err(|error| Failure::io("remove", file, &error))?;
             }
             File::Leave => {}
         }
         let (program, arguments) = self.run.split_first().expect("a plan names a program");
-        let run = Command::new(program).args(arguments).output();
+        let given = given.as_ref().map(|file| file.path());
+        let run = Command::new(program).args(arguments).args(given).output();
         let run = run.map_err(|error| Failure::new(Exit::NotFound, format!("cannot run {program}: {error}")))?;
         if run.status.success() {
             return Ok(());
@@ -128,6 +141,14 @@ impl Plan {
         let reason = said.lines().last().unwrap_or("it said nothing").trim();
         Err(Failure::new(Exit::Unexpected, format!("{program} failed: {reason}")))
     }
+}
+
+/// A file that was not there before, under a name that nobody could know, for its maker alone.
+fn give(certificate: &str) -> Result<tempfile::NamedTempFile, Failure> {
+    let failed = |error: std::io::Error| Failure::io("write", &std::env::temp_dir(), &error);
+    let mut file = tempfile::Builder::new().prefix("platformer-").suffix(".pem").tempfile().map_err(failed)?;
+    file.write_all(certificate.as_bytes()).map_err(failed)?;
+    Ok(file)
 }
 
 /// For everybody to read, whatever the mask: programs of all users look at it.
@@ -147,15 +168,6 @@ pub(crate) fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-/// One certificate and nothing else: what goes into a system's store is looked at first.
-pub(crate) fn is_certificate(pem: &str) -> bool {
-    let inside = pem.trim().strip_prefix("-----BEGIN CERTIFICATE-----");
-    let inside = inside.and_then(|rest| rest.strip_suffix("-----END CERTIFICATE-----"));
-    inside.is_some_and(|inside| {
-        inside.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '\r' | '\n'))
-    })
 }
 
 #[cfg(test)]
@@ -201,7 +213,9 @@ mod tests {
             ["sudo security delete-certificate -t -c 'platformer c1' /Library/Keychains/System.keychain"]
         );
         let add = by_hand(System::MacOs.install(root, &cluster()));
+        assert_eq!(add[0], "platformctl cert trust --out - >platformer-c1.pem");
         assert!(add[1].starts_with("sudo security add-trusted-cert -d -r trustRoot -k /Library"), "{add:?}");
+        assert!(add[1].ends_with(" platformer-c1.pem"), "{add:?}");
         assert_eq!(quoted("it's"), "'it'\\''s'");
     }
 
@@ -226,12 +240,17 @@ mod tests {
     }
 
     #[test]
-    fn only_one_certificate_is_taken() {
-        assert!(is_certificate(PEM));
-        for bad in
-            ["", "MIIB", &format!("{PEM}{PEM}"), &PEM.replace("CERTIFICATE", "PRIVATE KEY"), &format!("x\n{PEM}")]
-        {
-            assert!(!is_certificate(bad), "{bad}");
-        }
+    fn a_file_that_is_given_is_private_has_another_name_each_time_and_goes() {
+        let seen = tempfile::NamedTempFile::new().expect("a file");
+        let into = seen.path().display();
+        let script = format!("stat -c '%a %n' \"$1\" >>{into}; cat \"$1\" >>{into}");
+        let run = ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+        let install = Plan { run, ..System::MacOs.install(Path::new("/"), &cluster()) };
+        install.carry_out(PEM).expect("run");
+        install.carry_out(PEM).expect("run");
+        let said = fs::read_to_string(&seen).expect("text");
+        let named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("600 ")).collect();
+        assert!(named.len() == 2 && named[0] != named[1] && said.contains(PEM), "{said}");
+        assert!(named.iter().all(|name| !Path::new(name).exists()), "{said}");
     }
 }

@@ -25,10 +25,10 @@ pub fn refusal<'a>(
         let SectionKey::App { environment, app } = key else { continue };
         let run = as_live(record, server);
         let releases = BTreeMap::from([(record.release.number, record.clone())]);
-        let section =
-            render::route_section(environment, app, &DesiredApp::default(), &run, &releases, &Offer::default());
+        let (desired, offer) = (DesiredApp::default(), Offer::default());
+        let section = render::route_section(environment, app, &desired, &run, &releases, &offer);
         routes.extend(section.map(|section| (key.clone(), section)));
-        let section = render::name_section(environment, app, &run, &releases);
+        let section = render::name_section(environment, app, &run, &releases, &offer);
         names.extend(section.map(|section| (key.clone(), section)));
     }
     let by_lb = lb_core::Table::new(&routes).err().map(|error| error.to_string());

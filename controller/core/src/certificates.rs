@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use appbase_core::v1::{Certificate, Route};
 use appbase_core::{Digest, ReleaseNumber, SectionKey};
 
+use crate::acme::text_name;
 use crate::app_file::check_host;
 use crate::v1::state::{AcmeRecord, AuthorityRecord, CertificateRecord, ReleaseRecord, Run};
 
@@ -15,10 +16,16 @@ use crate::v1::state::{AcmeRecord, AuthorityRecord, CertificateRecord, ReleaseRe
 pub const LOCALHOST: &str = "localhost";
 /// Names in one certificate of the local authority: more make every handshake longer.
 pub const LOCAL_NAMES_MAX: usize = 100;
+/// Of uploaded certificates with their keys in all sections of a table: each section has its own, and lb holds the table
+/// several times while it takes the next one.
+pub const SHOWN_BYTES_MAX: usize = 32 << 20;
 /// People are warned this long before a certificate ends.
 pub const WARN_MS: u64 = 14 * DAY_MS;
 /// The local authority is replaced this long before its end: what it signs ends before it does.
 const AUTHORITY_REST_MS: u64 = 100 * DAY_MS;
+/// One that begins later than this was made while the clock was ahead, and nobody takes it until then. What is less passes
+/// by itself, and an authority is worth a wait: people have to trust the next one.
+const AUTHORITY_AHEAD_MS: u64 = DAY_MS;
 const DAY_MS: u64 = 86_400_000;
 /// Of the digest in an id.
 const ID_HEX: usize = 8;
@@ -118,6 +125,12 @@ impl Offer<'_> {
         ids
     }
 
+    /// What the uploaded ones weigh that are shown for these routes.
+    pub fn uploaded_bytes(&self, routes: &[Route]) -> usize {
+        let record = |id| self.uploaded.and_then(|uploaded| uploaded.records.get(id));
+        self.chosen(routes).into_iter().filter_map(record).map(|record| record.certificate.bytes()).sum()
+    }
+
     /// Names of the local one that nothing uploaded covers.
     fn local_names(&self, routes: &[Route]) -> BTreeSet<String> {
         let Some(local) = self.local else { return BTreeSet::new() };
@@ -148,6 +161,25 @@ impl Offer<'_> {
         orders.flat_map(|order| order.challenges.clone()).collect()
     }
 
+    /// What dns answers them: name → texts.
+    pub fn texts(&self, routes: &[Route]) -> BTreeMap<String, BTreeSet<String>> {
+        let mut texts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (host, record) in self.acme(routes) {
+            let own = record.order.iter().flat_map(|order| &order.texts).cloned();
+            let mut own = own.peekable();
+            if own.peek().is_some() {
+                // A host and the wildcard below it are shown at one name.
+                texts.entry(text_name(&host)).or_default().extend(own);
+            }
+        }
+        texts
+    }
+
+    /// What lb shows them in a handshake.
+    pub fn handshakes(&self, routes: &[Route]) -> Vec<Certificate> {
+        self.acme(routes).filter_map(|(_, record)| record.order.as_ref()?.handshake.clone()).collect()
+    }
+
     /// What lb is given for these routes: uploaded first, local last, since of two for one name the first is taken.
     pub fn shown(&self, routes: &[Route]) -> Vec<Certificate> {
         let ids = self.chosen(routes).into_iter();
@@ -175,10 +207,12 @@ pub fn local_domains(domain: &str) -> BTreeSet<String> {
     BTreeSet::from([LOCALHOST.to_owned(), domain.to_owned()])
 }
 
-/// Whether a new authority is to be made: none is there, it is for other domains, or it ends.
+/// Whether a new authority is to be made: none is there, it is for other domains, it ends, or it is dated in the future.
 pub fn is_authority_due(authority: Option<&AuthorityRecord>, domain: &str, now_unix_ms: u64) -> bool {
     authority.is_none_or(|authority| {
-        authority.domains != local_domains(domain) || authority.until_unix_ms < now_unix_ms + AUTHORITY_REST_MS
+        authority.domains != local_domains(domain)
+            || authority.until_unix_ms < now_unix_ms + AUTHORITY_REST_MS
+            || authority.from_unix_ms > now_unix_ms + AUTHORITY_AHEAD_MS
     })
 }
 
@@ -214,8 +248,8 @@ pub enum Due {
     Forget,
 }
 
-/// A certificate is made when there is none, when its names or its authority changed, and when two thirds of its life
-/// are over; never otherwise, so that the same records give the same table.
+/// A certificate is made when there is none, when its names or its authority changed, when two thirds of its life are
+/// over, and when it is dated in the future, since the clock was once ahead; never otherwise, so that the same records give the same table.
 pub fn due(
     leaf: Option<&CertificateRecord>,
     names: &BTreeSet<String>,
@@ -233,7 +267,7 @@ pub fn due(
 }
 
 fn is_aging(record: &CertificateRecord, now_unix_ms: u64) -> bool {
-    now_unix_ms >= renewal(record)
+    now_unix_ms >= renewal(record) || record.from_unix_ms > now_unix_ms
 }
 
 /// When two thirds of its life are over.
@@ -245,6 +279,13 @@ pub(crate) fn renewal(record: &CertificateRecord) -> u64 {
 /// Whether people are to be told that it ends.
 pub fn ends_soon(until_unix_ms: u64, now_unix_ms: u64) -> bool {
     until_unix_ms < now_unix_ms.saturating_add(WARN_MS)
+}
+
+/// Whether people are to be told that one which is renewed by itself was not: half of the time that is left for that is
+/// over, or it ends as soon as others are told of.
+pub fn is_overdue(record: &CertificateRecord, now_unix_ms: u64) -> bool {
+    let life = record.until_unix_ms.saturating_sub(record.from_unix_ms);
+    record.until_unix_ms < now_unix_ms.saturating_add(WARN_MS.min(life / 6))
 }
 
 /// The id of an uploaded certificate: its first exact name and a part of the digest of all. Whoever uploads one with the

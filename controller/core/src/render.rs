@@ -65,6 +65,7 @@ pub fn route_section(
             policy: policy.https.clone(),
             certificates: offer.shown(routes),
             challenges: offer.challenges(routes),
+            handshakes: offer.handshakes(routes),
             ..Tls::default()
         },
     })
@@ -76,6 +77,7 @@ pub fn name_section(
     app: &AppName,
     run: &Run,
     releases: &BTreeMap<ReleaseNumber, ReleaseRecord>,
+    offer: &Offer<'_>,
 ) -> Option<NameSection> {
     let live = live_release(run);
     let mut instances = BTreeMap::new();
@@ -108,6 +110,7 @@ pub fn name_section(
         routed,
         live,
         instances,
+        texts: offer.texts(certificates::live_routes(run, releases)),
     }))
 }
 

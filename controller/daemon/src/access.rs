@@ -152,6 +152,7 @@ mod tests {
             (Method::GET, "/v1/authority", Need::Read),
             (Method::POST, "/v1/certificates", Need::Change),
             (Method::DELETE, "/v1/certificates/shop.example-1", Need::Change),
+            (Method::POST, "/v1/certificates/acme:shop.example/retry", Need::Change),
             (Method::OPTIONS, "/", Need::Change),
         ] {
             assert_eq!(need(&method, path), wanted, "{method} {path}");

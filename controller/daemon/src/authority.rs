@@ -29,6 +29,8 @@ pub(crate) fn new(cluster: &ClusterId, domain: &str, now_unix_ms: u64) -> Result
     let mut params = params(&format!("platformer {cluster}"), from_unix_ms, until_unix_ms);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    // Systems that trust it for servers take no program's or mail's signature from it.
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.name_constraints = Some(NameConstraints {
         permitted_subtrees: domains.iter().cloned().map(GeneralSubtree::DnsName).collect(),
         // A constraint says nothing of other kinds of names: no address at all is permitted.

@@ -89,6 +89,13 @@ pub struct Config {
     /// Whom the authority may write to.
     #[arg(long, env = "PLATFORMER_ACME_EMAIL")]
     pub acme_email: Option<String>,
+    /// How it is shown to the authority that a host is ours: it asks at port 80 (http-01) or at port 443 (tls-alpn-01).
+    #[arg(long, env = "PLATFORMER_ACME_CHALLENGE", default_value = "http-01", value_parser = ["http-01", "tls-alpn-01"])]
+    pub acme_challenge: String,
+    /// Domains in which the platform's dns answers the world for `_acme-challenge`, with commas between them: hosts in
+    /// them are shown to be ours by records (dns-01), wildcards as well.
+    #[arg(long, env = "PLATFORMER_ACME_DNS", value_delimiter = ',')]
+    pub acme_dns: Vec<String>,
     /// Roots (PEM) that the authority's own server is trusted by, beside those of the world.
     #[arg(long, env = "PLATFORMER_ACME_CA_FILE")]
     pub acme_ca_file: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use appbase_core::v1::Route;
 use appbase_core::{AppName, DeploymentId, EnvironmentName, ReleaseNumber, SectionKey, Version};
 use controller_core::addresses::Range;
+use controller_core::certificates::{Offer, SHOWN_BYTES_MAX};
 use controller_core::plan::is_kept;
 use controller_core::resolve::{Resolved, resolve, same_content};
 use controller_core::v1::api::DeployAnswer;
@@ -372,10 +373,19 @@ fn refuse_unsound(shared: &Shared, records: &Records, key: &SectionKey, chosen: 
             let record = if soon { coming(other).or_else(|| live(other)) } else { live(other) };
             record.map(|record| (other, record))
         });
-        let all = others.chain([(key, &chosen.record)]);
+        let all: Vec<_> = others.chain([(key, &chosen.record)]).collect();
+        let offer = Offer { uploaded: Some(&records.certificates), ..Offer::default() };
+        let bytes = all.iter().map(|(_, record)| offer.uploaded_bytes(&record.release.traffic.routes)).sum::<usize>();
+        if bytes > SHOWN_BYTES_MAX {
+            let title =
+                format!("the certificates for all hosts would be {bytes} bytes, {SHOWN_BYTES_MAX} are the most");
+            return Err(Problem::new(409, "too-many-certificates", title).hint(
+                "a route for every host shows every certificate: name its hosts, or remove some: platformctl cert ls",
+            ));
+        }
         let platform = crate::names::platform(&shared.config, &records.networks);
         let platform = dns_core::v1::NameSection::Platform(platform);
-        if let Some(reason) = controller_core::admit::refusal(platform, all, &shared.config.server) {
+        if let Some(reason) = controller_core::admit::refusal(platform, all.into_iter(), &shared.config.server) {
             return Err(Problem::new(422, "unsound", "lbs or dns servers would refuse this version")
                 .detail(reason)
                 .hint("change platform.toml, or take the route away that was added here: platformctl route rm"));

@@ -59,6 +59,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/certificates", post(certificates::add).get(certificates::list))
         .route("/v1/certificates/{id}", delete(certificates::remove))
+        .route("/v1/certificates/{id}/retry", post(certificates::retry))
         .route("/v1/authority", get(certificates::authority))
         .route("/v1/repository-access", post(tokens::repository))
         .fallback(unknown)

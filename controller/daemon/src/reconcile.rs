@@ -21,7 +21,7 @@ use controller_core::v1::state::{Cluster, EventKind, Run};
 use kit::problem::chain;
 
 use self::certificates::Certificates;
-pub(crate) use self::certificates::in_words;
+pub(crate) use self::certificates::{in_words, problems as certificate_problems};
 use self::outcome::outcome;
 use self::steps::{Steps, about_instance};
 use crate::journal::About;
@@ -249,7 +249,7 @@ impl Reconcile {
             let desired = records.desired_app(environment, app);
             let offer = records.offer(key);
             let routes = controller_core::render::route_section(environment, app, &desired, run, releases, &offer);
-            let names = controller_core::render::name_section(environment, app, run, releases);
+            let names = controller_core::render::name_section(environment, app, run, releases, &offer);
             let published = self.shared.tables.published(key, routes.as_ref(), names.as_ref());
             let deployment = run.deployment.as_ref().and_then(|id| records.deployments.get(id));
             let slice =

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub compute: Arc<dyn Compute>,
     pub defaults: Defaults,
     pub look_again: Notify,
+    /// A host is to be asked for now.
+    pub acme_again: Notify,
     /// Whether the loop has decided anything yet: before, members were not heard, and one may have a newer table.
     pub decides: AtomicBool,
     /// Why the server cannot be seen, while it cannot.
@@ -180,7 +182,7 @@ impl Shared {
         let desired = records.desired_app(environment, app);
         let offer = records.offer(&key);
         let routes = controller_core::render::route_section(environment, app, &desired, run, releases, &offer);
-        let names = controller_core::render::name_section(environment, app, run, releases);
+        let names = controller_core::render::name_section(environment, app, run, releases, &offer);
         let Some(published) = self.tables.published(&key, routes.as_ref(), names.as_ref()) else { return false };
         let members = self.members.seen(&records.members, self.now());
         let reachable = || members.values().filter(|member| member.is_reachable());
@@ -245,6 +247,7 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         compute,
         defaults: defaults(&config),
         look_again: Notify::new(),
+        acme_again: Notify::new(),
         decides: AtomicBool::new(false),
         gap: Mutex::default(),
         shutdown: shutdown.clone(),

@@ -43,7 +43,7 @@ impl Rendered {
             if let Some(section) = render::route_section(environment, app, &desired, run, releases, &offer) {
                 rendered.routes.insert(key.clone(), section);
             }
-            if let Some(section) = render::name_section(environment, app, run, releases) {
+            if let Some(section) = render::name_section(environment, app, run, releases, &offer) {
                 rendered.names.insert(key.clone(), section);
             }
         }

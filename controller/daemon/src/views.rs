@@ -42,12 +42,17 @@ pub(crate) fn platform(shared: &Shared) -> PlatformStatus {
     });
     let gap = shared.gap.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let gap = gap.map(|reason| format!("server {} cannot be seen: {reason}", shared.config.server));
+    let certificates = crate::reconcile::certificate_problems(&records, shared.clock.unix_ms());
     PlatformStatus {
         info,
         generation: shared.tables.generation(),
         members: members(shared, &records),
         apps: apps.collect(),
-        problems: gap.into_iter().chain(shared.members.ahead_of(&records.published_generation())).collect(),
+        problems: gap
+            .into_iter()
+            .chain(shared.members.ahead_of(&records.published_generation()))
+            .chain(certificates)
+            .collect(),
     }
 }
 

@@ -8,18 +8,25 @@ use std::collections::BTreeSet;
 
 use appbase_core::Digest;
 use appbase_core::v1::{Certificate, PrivateKey};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use controller_core::app_file::check_host;
 use controller_core::v1::state::CertificateRecord;
+use instant_acme::CertificateIdentifier;
 use rustls::InconsistentKeys;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, Der, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 /// Chain and key together, as text.
 pub(crate) const BYTES_MAX: usize = 64 << 10;
+/// What is kept of them. Ten certificates with RSA keys are less.
+const KEPT_BYTES_MAX: usize = 32 << 10;
+/// Characters in a line of PEM (RFC 7468).
+const PEM_LINE: usize = 64;
 /// By so much an issuer's clock may be ahead of this one.
 const AHEAD_MS: u64 = 5 * 60_000;
 /// Certificates in a chain; real ones have two to four.
@@ -29,8 +36,14 @@ const KEY_LABELS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CertificateError {
-    #[error("chain and key are more than {BYTES_MAX} bytes together")]
+    #[error(
+        "chain and key are more than {BYTES_MAX} bytes together, or more than {KEPT_BYTES_MAX} without what stands around them"
+    )]
     Large,
+    #[error("certificate {0} of the chain is not the one that signed certificate {before}", before = .0 - 1)]
+    Order(usize),
+    #[error("the certificate is not for servers: its extended key usage leaves serverAuth out")]
+    NotServer,
     #[error("the chain holds no certificate: there is no -----BEGIN CERTIFICATE----- in it")]
     NoCertificate,
     #[error("the chain holds {0} certificates, and {CHAIN_MAX} are the most")]
@@ -63,7 +76,8 @@ impl CertificateError {
                 "certificate-too-large",
                 "give the certificate and those that lead to its authority, not a whole bundle",
             ),
-            Self::NoCertificate | Self::Unreadable { .. } => {
+            Self::NotServer => ("bad-use", "ask for a certificate for a TLS server"),
+            Self::NoCertificate | Self::Unreadable { .. } | Self::Order(_) => {
                 ("bad-chain", "give PEM, the certificate of the names first, then those between it and its authority")
             }
             Self::Encrypted => ("encrypted-key", "take the passphrase away: openssl pkey -in KEY -out PLAIN-KEY"),
@@ -86,9 +100,12 @@ pub(crate) fn uploaded(chain: &str, key: &str, now_unix_ms: u64) -> Result<Certi
     if chain.len() + key.len() > BYTES_MAX {
         return Err(CertificateError::Large);
     }
-    let chain = sections(chain, &["CERTIFICATE"]);
+    let chain = pem(&ders(&sections(chain, &["CERTIFICATE"]))?);
     let record = read(&chain)?;
     let pem = key_of(key)?;
+    if chain.len() + pem.len() > KEPT_BYTES_MAX {
+        return Err(CertificateError::Large);
+    }
     let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| CertificateError::Key)?;
     check_key(ders(&chain)?, der, &record)?;
     if record.until_unix_ms <= now_unix_ms {
@@ -108,11 +125,16 @@ fn days(ms: u64) -> u64 {
 /// What is written in the first certificate of a chain; the key is still missing.
 pub(crate) fn read(chain: &str) -> Result<CertificateRecord, CertificateError> {
     let ders = ders(chain)?;
-    let mut record = None;
+    let (mut record, mut signer) = (None, None::<Vec<u8>>);
     for (at, der) in ders.iter().enumerate() {
         let unreadable = |reason: String| CertificateError::Unreadable { number: at + 1, reason };
         let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(|error| unreadable(error.to_string()))?;
+        // Clients go from each to the next one.
+        if signer.replace(parsed.issuer().as_raw().to_vec()).is_some_and(|signer| signer != parsed.subject().as_raw()) {
+            return Err(CertificateError::Order(at + 1));
+        }
         if at == 0 {
+            check_use(&parsed)?;
             let (from, until) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
             record = Some(CertificateRecord {
                 certificate: Certificate {
@@ -129,6 +151,41 @@ pub(crate) fn read(chain: &str) -> Result<CertificateRecord, CertificateError> {
         }
     }
     record.ok_or(CertificateError::NoCertificate)
+}
+
+/// Without the extension it is for everything.
+fn check_use(certificate: &X509Certificate<'_>) -> Result<(), CertificateError> {
+    match certificate.extended_key_usage() {
+        Ok(None) => Ok(()),
+        Ok(Some(usage)) if usage.value.server_auth || usage.value.any => Ok(()),
+        _ => Err(CertificateError::NotServer),
+    }
+}
+
+/// The name of a certificate at an authority that says when it wants it renewed (RFC 9773, section 4.1).
+pub(crate) fn identifier(chain: &str) -> Option<CertificateIdentifier<'static>> {
+    let der = CertificateDer::from_pem_slice(chain.as_bytes()).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let key = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref(),
+        _ => None,
+    })?;
+    Some(CertificateIdentifier::new(Der::from_slice(key.0), Der::from_slice(parsed.raw_serial())).into_owned())
+}
+
+/// The certificates again as text, each the same way however it was written.
+fn pem(ders: &[CertificateDer<'_>]) -> String {
+    let mut text = String::new();
+    for der in ders {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let encoded = BASE64_STANDARD.encode(der);
+        for line in encoded.as_bytes().chunks(PEM_LINE) {
+            text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
 }
 
 fn unix_ms(seconds: i64) -> u64 {

@@ -1,7 +1,7 @@
 //! The name table's wire types, version 1: sections wrapped in `appbase_core::v1::TableUpdate`. They carry what is
 //! running and how it is reached, not records: dns makes the records of each view from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use appbase_core::{AppName, EnvironmentName, InstanceId, ProcessName, ReleaseNumber, ServerName, Version};
@@ -27,6 +27,10 @@ pub struct AppNames {
     pub live: Option<ReleaseNumber>,
     /// Ready instances only; one that drains is no longer here.
     pub instances: BTreeMap<InstanceId, NamedInstance>,
+    /// Name → what its TXT records say, while an authority asks whether a host of the app is led here (ACME's DNS-01,
+    /// RFC 8555, section 8.4). A name outside the platform's domain is answered as a zone of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub texts: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,6 +32,8 @@ pub(crate) enum CertificateError {
 #[derive(Default)]
 pub(crate) struct Certificates {
     all: Vec<Arc<Shown>>,
+    /// By host: what authorities are shown that ask whether it is led here.
+    handshakes: BTreeMap<String, Arc<ServerConfig>>,
     /// In the order of the table; of one name there are several where sections have it each.
     by_name: ByHost<Vec<Arc<Shown>>>,
     /// What the sections that take a host ask of its clients, where any asks. A route for every host is at the empty name.
@@ -118,6 +120,10 @@ impl Certificates {
                 }
                 all.all.push(shown);
             }
+            for certificate in &tls.handshakes {
+                let config = Arc::new(challenge(&section.key, certificate)?);
+                all.handshakes.extend(certificate.names.iter().map(|name| (name.clone(), Arc::clone(&config))));
+            }
         }
         if table.sections().any(|section| section.published.tls.client_authorities.is_some()) {
             all.take_authorities(table);
@@ -140,6 +146,11 @@ impl Certificates {
         let is_same =
             |shown: &&Arc<Shown>| shown.certificate == *certificate && shown.client_authorities.as_ref() == authorities;
         self.all.iter().find(is_same).cloned()
+    }
+
+    /// For an authority that asks for this host, canonical, whether it is led here.
+    pub(crate) fn challenge(&self, host: &str) -> Option<&Arc<ServerConfig>> {
+        self.handshakes.get(host)
     }
 
     /// The one for a host, canonical: of the section that asks for clients' certificates, where one does for this host.
@@ -194,6 +205,28 @@ impl Shown {
     }
 }
 
+/// The protocol in which an authority asks, and in which nothing is said but the handshake (RFC 8737).
+pub(crate) const CHALLENGE_PROTOCOL: &[u8] = b"acme-tls/1";
+
+fn challenge(key: &SectionKey, certificate: &Certificate) -> Result<ServerConfig, CertificateError> {
+    let unusable = |reason: String| CertificateError::Unusable {
+        key: key.clone(),
+        name: certificate.names.first().cloned().unwrap_or_default(),
+        reason,
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| unusable(error.to_string()))?;
+    let (chain, der) = parts(certificate).map_err(unusable)?;
+    let key = ring::sign::any_supported_type(&der).map_err(|error| unusable(error.to_string()))?;
+    // Its critical extension is known to authorities alone: nobody else reads this certificate, nor does lb.
+    let certified = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+    let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(certified));
+    config.alpn_protocols = vec![CHALLENGE_PROTOCOL.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
 /// One for all configurations, so that a session outlives its certificate. Its keys change every few hours.
 fn ticketer() -> Option<Arc<dyn ProducesTickets>> {
     static TICKETER: OnceLock<Option<Arc<dyn ProducesTickets>>> = OnceLock::new();
@@ -202,6 +235,11 @@ fn ticketer() -> Option<Arc<dyn ProducesTickets>> {
 
 /// Reads a certificate and its key, and whether they belong together.
 fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
+    let (chain, key) = parts(certificate)?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| error.to_string())
+}
+
+fn parts(certificate: &Certificate) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| format!("its chain is not PEM: {error}"))?;
     if chain.is_empty() {
@@ -210,7 +248,7 @@ fn certified(certificate: &Certificate) -> Result<CertifiedKey, String> {
     // What the parser says could show a part of the key.
     let key = PrivateKeyDer::from_pem_slice(certificate.key.0.as_bytes());
     let key = key.map_err(|_| "its key is not PEM: give PKCS #8, PKCS #1 or SEC 1".to_owned())?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| error.to_string())
+    Ok((chain, key))
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, String> {

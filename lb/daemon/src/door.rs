@@ -10,10 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes};
 use lb_core::host;
 use rustls::server::{Acceptor, ClientHello};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use crate::balancer::Balancer;
 use crate::certificates::{self, Shaken};
@@ -40,6 +40,9 @@ pub(crate) enum HandshakeError {
     Nameless,
     #[error("there is no certificate for this name")]
     Unknown,
+    /// It went well: there is nothing more to say in it.
+    #[error("an authority asked whether the name is led here")]
+    Challenge,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -51,6 +54,7 @@ impl HandshakeError {
             Self::Late => "late",
             Self::Nameless => "no-name",
             Self::Unknown => "unknown-name",
+            Self::Challenge => "challenge",
             // What the client sent is no TLS, or not what was agreed on.
             Self::Io(error) if error.kind() == io::ErrorKind::InvalidData => "refused",
             Self::Io(_) => "broke-off",
@@ -90,6 +94,9 @@ async fn shake(
 ) -> Result<(Door, Shaken, bool), HandshakeError> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
     *name = named(&start.client_hello());
+    if start.client_hello().alpn().is_some_and(|mut all| all.any(|one| one == certificates::CHALLENGE_PROTOCOL)) {
+        return Err(answer_challenge(start, name.as_deref(), balancer).await);
+    }
     let shown = name.as_deref().and_then(|name| balancer.snapshot.load().certificates.find(name).cloned());
     let (Some(name), Some(shown)) = (name.clone(), shown) else {
         // This ends with an alert, which the client may show to somebody.
@@ -104,6 +111,19 @@ async fn shake(
         format!(":{}:", STANDARD.encode(certificate))
     });
     Ok((Door::Tls(Box::new(stream)), Shaken { name, shown, client_certificate }, is_http2))
+}
+
+/// How the handshake of an authority ends, which asks for nothing else (RFC 8737, section 3).
+async fn answer_challenge(start: StartHandshake<Socket>, name: Option<&str>, balancer: &Balancer) -> HandshakeError {
+    let find = |name: &str| balancer.snapshot.load().certificates.challenge(name).cloned();
+    let Some(config) = name.and_then(find) else {
+        let _ = start.into_stream(certificates::nobody()).await;
+        return HandshakeError::Unknown;
+    };
+    match start.into_stream(config).await {
+        Ok(mut stream) => stream.shutdown().await.map_or_else(HandshakeError::Io, |()| HandshakeError::Challenge),
+        Err(error) => HandshakeError::Io(error),
+    }
 }
 
 fn named(hello: &ClientHello<'_>) -> Option<String> {

@@ -25,7 +25,7 @@ use crate::client::Client;
 use crate::config::{Config, Limits};
 use crate::connection::Connection;
 use crate::conversation::Ended;
-use crate::door::{self, Door, Socket};
+use crate::door::{self, Door, HandshakeError, Socket};
 use crate::entrance::Entrance;
 use crate::http1::Http1;
 use crate::multiplex;
@@ -191,6 +191,7 @@ impl Data {
         match shaken {
             Ok((door, shaken, true)) => multiplex::serve(&self, door, client, Some(Arc::new(shaken))).await,
             Ok((door, shaken, false)) => self.converse(door, client, Some(Arc::new(shaken))).await,
+            Err(HandshakeError::Challenge) => tracing::debug!(%client, name, "challenge answered"),
             Err(error) => {
                 edge.fail_handshake(error.code());
                 let name = name.as_deref().map(|name| preview::masked(name).into_owned());

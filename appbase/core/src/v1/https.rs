@@ -40,6 +40,9 @@ pub struct Tls {
     /// Answers to ACME's HTTP-01 challenges (RFC 8555, section 8.3): token → key authorization.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub challenges: BTreeMap<String, String>,
+    /// Shown in handshakes of ACME's TLS-ALPN-01 (RFC 8737), and in no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handshakes: Vec<Certificate>,
 }
 
 /// A certificate with its key.
@@ -51,6 +54,13 @@ pub struct Certificate {
     pub chain: String,
     /// PEM: PKCS #8, PKCS #1 or SEC 1.
     pub key: PrivateKey,
+}
+
+impl Certificate {
+    /// What it weighs in a table.
+    pub fn bytes(&self) -> usize {
+        self.chain.len() + self.key.0.len()
+    }
 }
 
 /// The secret half of a certificate, in PEM. Never shown: its debug form is a word.

@@ -1,10 +1,11 @@
-//! `cert ls | add | rm | trust`
+//! `cert ls | add | rm | retry | trust`
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use appbase_core::v1::PrivateKey;
 use clap::{Args, Subcommand};
+use controller_core::acme::acme_id;
 use controller_core::certificates::ends_soon;
 use controller_core::v1::api::{AuthorityView, CertificateAnswer, CertificateRequest, CertificateView};
 use reqwest::Method;
@@ -35,8 +36,10 @@ enum Verb {
         /// PEM: its key, not encrypted
         key: PathBuf,
     },
-    /// Show it no more, and forget its key
+    /// Show it no more, and forget its key; a host that an authority is asked for gets another one
     Rm { id: String },
+    /// Ask the authority now for a host that it was asked for in vain
+    Retry { host: String },
     /// Let this system trust the platform's own authority, for localhost and the platform's domain
     Trust {
         /// Only write its certificate, as PEM (`-`: to stdout)
@@ -60,10 +63,22 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
             session.output.show(&answer, || format!("certificate {id} is removed\n"))?;
             Ok(Exit::Done)
         }
+        Verb::Retry { host } => {
+            let path = format!("/v1/certificates/{}/retry", crate::api::encode(&acme_id(&host)));
+            let answer: Value = session.controller.call(Method::POST, &path, &(), ANSWER_LIMIT).await?;
+            session.output.show(&answer, || format!("the authority is asked for {host} now\n"))?;
+            session.output.hint("how it goes", "platformctl cert ls, platformctl events");
+            Ok(Exit::Done)
+        }
         Verb::Trust { out, remove } => {
             let authority: AuthorityView = session.controller.get("/v1/authority", ANSWER_LIMIT).await?;
-            if !trust::is_certificate(&authority.certificate) {
-                return Err(Failure::new(Exit::Unexpected, "what the controller answers is not one certificate"));
+            let sound = trust::check(&authority, session.clock.unix_ms());
+            // What is taken away does no harm any more.
+            if let Err(reason) = sound
+                && !remove
+            {
+                let message = format!("what the controller answers is not to be trusted: {reason}");
+                return Err(Failure::new(Exit::Unexpected, message));
             }
             match out {
                 Some(file) => write_out(session, &authority, &file),
@@ -81,6 +96,10 @@ async fn list(session: &Session<'_>) -> Result<Exit, Failure> {
         let (verb, when) =
             (if ending.until_unix_ms <= now { "ended" } else { "ends" }, certificate::left(ending.until_unix_ms, now));
         output.hint("warning", &format!("{} {verb} {when}; a newer one: platformctl cert add CHAIN KEY", ending.id));
+    }
+    for failed in certificates.iter().filter(|one| one.problem.is_some()) {
+        let host = failed.names.first().map(String::as_str).unwrap_or_default();
+        output.hint("after the reason is gone", &format!("platformctl cert retry {}", trust::quoted(host)));
     }
     Ok(Exit::Done)
 }

@@ -110,11 +110,20 @@ fn what_an_authority_of_the_world_made_stands_between_both() {
     let local = record("shop.localhost", 50);
     let of = |host: &str| AcmeRecord { certificate: Some(record(host, 10)), ..AcmeRecord::default() };
     let challenges = BTreeMap::from([("t".to_owned(), "t.k".to_owned())]);
-    let order = AcmeOrder { url: String::new(), key: PrivateKey("key".to_owned()), challenges: challenges.clone() };
+    let handshake = Some(record("c.example", 1).certificate);
+    let order = |text: &str| AcmeOrder {
+        url: String::new(),
+        key: PrivateKey("key".to_owned()),
+        challenges: challenges.clone(),
+        texts: names(text),
+        handshake: handshake.clone(),
+    };
+    let asked = |text: &str| AcmeRecord { order: Some(order(text)), ..AcmeRecord::default() };
     let acme = BTreeMap::from([
         ("a.example".to_owned(), of("a.example")),
         ("b.example".to_owned(), of("b.example")),
-        ("c.example".to_owned(), AcmeRecord { order: Some(order), ..AcmeRecord::default() }),
+        ("c.example".to_owned(), asked("t1")),
+        ("*.c.example".to_owned(), asked("t2")),
     ]);
     let uploaded = uploaded(&[("1", "b.example", 1)]);
     let offer = Offer { uploaded: Some(&uploaded), local: Some(&local), acme: Some(&acme) };
@@ -127,6 +136,12 @@ fn what_an_authority_of_the_world_made_stands_between_both() {
     assert_eq!(shown("shop.localhost *.example"), ["b.example", "shop.localhost"], "a wildcard is no host of it");
     assert_eq!(offer.challenges(&routes(all)), challenges);
     assert_eq!(offer.challenges(&routes("a.example")), BTreeMap::new());
+    let texts = |hosts: &str| offer.texts(&routes(hosts));
+    assert_eq!(texts(all), BTreeMap::from([("_acme-challenge.c.example".to_owned(), names("t1"))]));
+    assert_eq!(texts("c.example *.c.example")["_acme-challenge.c.example"], names("t1 t2"), "one name for both");
+    assert_eq!(texts("a.example shop.localhost"), BTreeMap::new());
+    assert_eq!(offer.handshakes(&routes(all)), handshake.into_iter().collect::<Vec<_>>());
+    assert_eq!(offer.handshakes(&routes("a.example")), []);
 }
 
 #[test]
@@ -206,6 +221,17 @@ fn a_leaf_is_made_when_it_is_due_and_never_otherwise() {
     assert_eq!(due(Some(&leaf), &wanted, &Digest::of(b"other"), 0), made(&wanted), "another authority");
     assert_eq!(due(Some(&leaf), &BTreeSet::new(), &authority, 0), Some(Due::Forget));
     assert_eq!(due(None, &BTreeSet::new(), &authority, 0), None);
+    let ahead = CertificateRecord { from_unix_ms: 2, ..leaf };
+    assert_eq!(due(Some(&ahead), &wanted, &authority, 1), made(&wanted), "the clock was ahead");
+    assert_eq!(due(Some(&ahead), &wanted, &authority, 2), None);
+}
+
+#[test]
+fn what_is_renewed_by_itself_is_late_when_little_is_left() {
+    for (life, now, expect) in [(90, 76, false), (90, 77, true), (90, 100, true), (6, 4, false), (6, 6, true)] {
+        let record = CertificateRecord { until_unix_ms: life * DAY, ..record("a.example", 0) };
+        assert_eq!(is_overdue(&record, now * DAY), expect, "{life} days, on day {now}");
+    }
 }
 
 #[test]
@@ -222,6 +248,9 @@ fn an_authority_lasts_until_its_domains_or_its_time_are_over() {
     assert!(!is_authority_due(Some(&authority), "platform", 3550 * DAY));
     assert!(is_authority_due(Some(&authority), "platform", 3550 * DAY + 1), "a leaf of 90 days still fits in");
     assert!(is_authority_due(Some(&authority), "apps.example", 0));
+    let ahead = AuthorityRecord { from_unix_ms: 10 * DAY, ..authority };
+    assert!(is_authority_due(Some(&ahead), "platform", 9 * DAY - 1), "the clock was ahead");
+    assert!(!is_authority_due(Some(&ahead), "platform", 9 * DAY), "a wait of a day is better than another authority");
 }
 
 #[test]

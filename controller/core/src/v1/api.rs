@@ -28,6 +28,7 @@
 //! POST /v1/repository-access                            RepositoryAccess
 //! POST /v1/certificates                                 CertificateRequest -> CertificateAnswer (201 when it is new)
 //! GET  /v1/certificates                                 [CertificateView], those of the authorities as well
+//! POST /v1/certificates/{id}/retry                      ask the authority for it now (it was asked in vain)
 //! DELETE /v1/certificates/{id}                          show it no more, and forget its key
 //! GET  /v1/authority                                    AuthorityView
 //! ```

@@ -409,6 +409,20 @@ pub struct AcmeRecord {
     /// Since when no live route has the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_unix_ms: Option<u64>,
+    /// When the authority wants the certificate renewed, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<AcmeRenewal>,
+}
+
+/// What an authority says of a certificate's renewal (RFC 9773).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeRenewal {
+    /// Its window, both ends.
+    pub window_unix_ms: (u64, u64),
+    /// A moment in the window, drawn once for each window.
+    pub at_unix_ms: u64,
+    /// It is asked again then.
+    pub look_unix_ms: u64,
 }
 
 /// An order as it stands at the authority: whoever starts again goes on with it.
@@ -420,6 +434,12 @@ pub struct AcmeOrder {
     /// What lb answers the authority: token → key authorization.
     #[serde(default)]
     pub challenges: BTreeMap<String, String>,
+    /// What dns answers it at `_acme-challenge` below the host.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub texts: BTreeSet<String>,
+    /// What lb shows it in a handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<Certificate>,
 }
 
 /// An account at an authority.
@@ -429,8 +449,12 @@ pub struct AcmeAccount {
     pub directory: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// JSON, with the account's key in it.
-    pub credentials: PrivateKey,
+    /// JSON, with the account's key in it; none while it is not known to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PrivateKey>,
+    /// PEM: the key it is to be made with. Whoever asks twice with it gets the same account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PrivateKey>,
 }
 
 /// What happened, past tense.

@@ -1,16 +1,20 @@
 //! How the authority is asked: HTTP/1.1 over TLS, a connection for each request, no redirects, everything with a limit.
 //!
-//! Plain HTTP is for an authority on this machine alone. Refuses to know what is asked.
+//! Plain HTTP is for an authority on this machine alone. An authority of the world names addresses of the world: what it
+//! leads to in a private network, or on this machine, is not asked. Refuses to know what is asked.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::header::HOST;
+use http::header::{HOST, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -35,6 +39,8 @@ pub(crate) enum HttpError {
     Address(Uri),
     #[error("no connection to {0}")]
     Connect(String, #[source] io::Error),
+    #[error("the authority leads to {0}, which is in a private network, and it is not there itself")]
+    Private(String),
     #[error("TLS to {0}")]
     Tls(String, #[source] io::Error),
     #[error("{0} is no name of a server")]
@@ -47,10 +53,28 @@ pub(crate) enum HttpError {
     Late,
 }
 
+tokio::task_local! {
+    /// How many seconds the authority asked to wait, in its last answer to this task.
+    static ASKED: Cell<Option<u64>>;
+}
+
+/// What comes of a piece of work with the authority, and how long it asked to wait in its last answer.
+pub(super) async fn listening<T>(work: impl Future<Output = T>) -> (T, Option<u64>) {
+    let scoped = ASKED.scope(Cell::new(None), async {
+        let done = work.await;
+        (done, ASKED.with(Cell::get))
+    });
+    scoped.await
+}
+
 /// Whom the authority's own server is trusted by.
 #[derive(Clone)]
 pub(crate) struct Https {
     tls: TlsConnector,
+    /// The host of its directory.
+    home: Option<String>,
+    /// Its directory was found on this machine or in a private network.
+    is_near: Arc<AtomicBool>,
 }
 
 /// Where a request goes.
@@ -63,8 +87,7 @@ struct Place {
 impl Place {
     fn of(uri: &Uri) -> Option<Self> {
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let is_here =
-            || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let is_here = || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         let (is_tls, port) = match uri.scheme_str()? {
             "https" => (true, 443),
             "http" if is_here() => (false, 80),
@@ -98,13 +121,35 @@ impl Https {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| error.to_string())?;
         let config = builder.with_root_certificates(roots).with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), home: None, is_near: Arc::default() })
+    }
+
+    /// For the authority with this directory.
+    pub(crate) fn of(self, directory: &str) -> Self {
+        let home = directory.parse::<Uri>().ok().and_then(|uri| Some(Place::of(&uri)?.host));
+        Self { home, ..self }
+    }
+
+    /// Where a host is, as far as it may be asked.
+    async fn addresses(&self, place: &Place) -> Result<Vec<SocketAddr>, HttpError> {
+        let name = &place.host;
+        let found = tokio::net::lookup_host((name.as_str(), place.port)).await;
+        let found: Vec<SocketAddr> = found.map_err(|error| HttpError::Connect(name.clone(), error))?.collect();
+        if self.home.as_ref() == Some(name) {
+            // Who gave this name wants it asked, wherever it is.
+            self.is_near.store(found.iter().any(|address| is_private(address.ip())), Ordering::Relaxed);
+            return Ok(found);
+        }
+        let is_near = self.is_near.load(Ordering::Relaxed);
+        let allowed: Vec<SocketAddr> =
+            found.into_iter().filter(|address| is_near || !is_private(address.ip())).collect();
+        if allowed.is_empty() { Err(HttpError::Private(name.clone())) } else { Ok(allowed) }
     }
 
     async fn ask(&self, request: Request<BodyWrapper<Bytes>>) -> Result<Response<Full<Bytes>>, HttpError> {
         let Some(place) = Place::of(request.uri()) else { return Err(HttpError::Address(request.uri().clone())) };
         let name = &place.host;
-        let stream = TcpStream::connect((name.as_str(), place.port)).await;
+        let stream = TcpStream::connect(self.addresses(&place).await?.as_slice()).await;
         let stream = stream.map_err(|error| HttpError::Connect(name.clone(), error))?;
         if !place.is_tls {
             return exchange(stream, request).await;
@@ -113,6 +158,23 @@ impl Https {
         let stream = self.tls.connect(server, stream).await.map_err(|error| HttpError::Tls(name.clone(), error))?;
         exchange(stream, request).await
     }
+}
+
+/// Addresses that mean another machine, or none, to whoever is elsewhere.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let is_shared = first == 100 && (64..128).contains(&second);
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || first == 0 || v4.is_broadcast() || is_shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// `Retry-After` (RFC 9110, section 10.2.3) in seconds. A date is not taken: what is sent are seconds.
+fn asked(answer: &Response<Full<Bytes>>) -> Option<u64> {
+    answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// One request on a connection of its own, which ends with it.
@@ -146,6 +208,8 @@ impl HttpClient for Https {
         let http = self.clone();
         Box::pin(async move {
             let answer = tokio::time::timeout(LIMIT, http.ask(request)).await.unwrap_or(Err(HttpError::Late));
+            // Nobody listens where nothing is tried again.
+            let _ = ASKED.try_with(|last| last.set(answer.as_ref().ok().and_then(asked)));
             answer.map(BytesResponse::from).map_err(|error| Error::Other(Box::new(error)))
         })
     }
@@ -173,6 +237,56 @@ mod tests {
         }
         assert!(Https::new(None).is_ok());
         assert!(Https::new(Some("no certificate")).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_authority_of_the_world_leads_nowhere_inside() {
+        for (address, expect) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("172.16.0.1", true),
+            ("192.168.1.1", true),
+            ("169.254.169.254", true),
+            ("100.64.0.1", true),
+            ("0.0.0.0", true),
+            ("::1", true),
+            ("::ffff:10.0.0.1", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("192.0.2.1", false),
+            ("100.128.0.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_private(address.parse().expect("an address")), expect, "{address}");
+        }
+        let ask = async |https: &Https, host: &str| {
+            let uri = format!("https://{host}:1/order").parse().expect("an address");
+            https.addresses(&Place::of(&uri).expect("a place")).await.map(|found| found.len())
+        };
+        let far = Https::new(None).expect("roots").of("https://192.0.2.1/directory");
+        assert_eq!(ask(&far, "192.0.2.1").await.expect("its own"), 1);
+        assert_eq!(ask(&far, "192.0.2.2").await.expect("in the world as well"), 1);
+        let refused = ask(&far, "127.0.0.1").await.expect_err("inside").to_string();
+        assert!(refused.contains("leads to 127.0.0.1"), "{refused}");
+        assert!(ask(&far, "localhost").await.is_err() && ask(&far, "[fd00::1]").await.is_err());
+        let near = Https::new(None).expect("roots").of("https://10.0.0.1/directory");
+        assert!(ask(&near, "10.0.0.2").await.is_err(), "before it is known where the directory is");
+        assert_eq!(ask(&near, "10.0.0.1").await.expect("it was named"), 1);
+        assert_eq!(ask(&near, "10.0.0.2").await.expect("it is inside itself"), 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_last_answer_asked_for_is_known() {
+        let answer = |seconds: &str| {
+            let answer = Response::builder().status(429).header(RETRY_AFTER, seconds);
+            answer.body(Full::new(Bytes::new())).expect("an answer")
+        };
+        for (said, expect) in [("120", Some(120)), (" 0 ", Some(0)), ("soon", None), ("-1", None)] {
+            assert_eq!(asked(&answer(said)), expect, "{said}");
+        }
+        let ((), none) = listening(async {}).await;
+        let ((), some) = listening(async { ASKED.with(|last| last.set(Some(3))) }).await;
+        assert_eq!((none, some), (None, Some(3)));
     }
 
     /// Answers each connection `204`, over TLS with this chain and key.
@@ -207,7 +321,7 @@ mod tests {
         let server = tasks.spawn("server", serve(listener, chain, key));
         let ask = async |https: Https| {
             let request = Request::builder().uri(&url).body(BodyWrapper::default()).expect("a request");
-            https.request(request).await.map(|answer| answer.parts.status.as_u16())
+            https.of(&url).request(request).await.map(|answer| answer.parts.status.as_u16())
         };
         let refused = ask(Https::new(None).expect("roots")).await.expect_err("nobody knows it");
         assert!(kit::problem::chain(&refused).contains("UnknownIssuer"), "{refused:?}");

@@ -1,25 +1,26 @@
 //! One order: from a host to a certificate for it. What the authority knows of it is asked anew at each step, so that an
 //! order that another start began is gone on with.
 //!
-//! Refuses to tell the authority of a proof before every lb that can be reached answers with it.
+//! Refuses to tell the authority of a proof before every lb, or every dns server, that can be reached answers with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use appbase_core::v1::{Certificate, PrivateKey};
-use controller_core::v1::state::{AcmeOrder, CertificateRecord};
+use appbase_core::v1::{Certificate, MemberKind, PrivateKey};
+use controller_core::acme::Proof;
+use controller_core::v1::state::{AcmeOrder, AcmeRecord, CertificateRecord};
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus,
-    Problem, RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, Identifier, NewOrder,
+    Order, OrderStatus, Problem, RetryPolicy,
 };
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
 
-use super::Desk;
+use super::desk::Desk;
 use crate::store::StoreError;
 use crate::x509::{self, CertificateError};
 
-/// Until every lb that can be reached answers the challenge.
-const IN_FORCE_MAX: Duration = Duration::from_secs(60);
+/// Real ones have 22 to 86 characters.
+const TOKEN_CHARS_MAX: usize = 256;
 /// How the authority is asked whether it has come further.
 const ASK: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(120));
@@ -30,10 +31,18 @@ pub(crate) enum OrderError {
     Acme(Error),
     #[error("{0}")]
     Refused(String),
-    #[error("the authority offers no challenge over HTTP for it")]
-    NoChallenge,
-    #[error("not every load balancer took the challenge in {} s", IN_FORCE_MAX.as_secs())]
-    NotInForce,
+    #[error("the authority does not ask in a way that can be answered for it: {0}")]
+    NoChallenge(String),
+    #[error("the authority's token has characters that none has (RFC 8555, section 8.3)")]
+    Token,
+    #[error("{0}")]
+    NotInForce(String),
+    #[error("the order did not come to its end in {} min", super::ORDER_MAX.as_secs() / 60)]
+    Late,
+    #[error("the authority makes no account: {0}")]
+    Account(String),
+    #[error("the authority takes the account no more, and the next order makes another")]
+    AccountClosed,
     #[error("what the authority made cannot be used")]
     Certificate(#[from] CertificateError),
     #[error("the authority made a certificate that is not for it")]
@@ -42,8 +51,8 @@ pub(crate) enum OrderError {
     Key(#[from] rcgen::Error),
     #[error("not stored")]
     Store(#[from] StoreError),
-    #[error("the stored account cannot be read")]
-    Account(#[source] serde_json::Error),
+    #[error("the account cannot be kept")]
+    Credentials(#[source] serde_json::Error),
 }
 
 impl OrderError {
@@ -51,17 +60,36 @@ impl OrderError {
     /// of the few that an authority gives for a host.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::NoChallenge | Self::OtherName | Self::Key(_) => true,
+            Self::Refused(_) | Self::NoChallenge(_) | Self::Token | Self::OtherName | Self::Key(_) => true,
             Self::Acme(Error::Api(problem)) => is_refusal(problem),
             _ => false,
         }
     }
 
-    /// The authority does not know the account any more.
-    pub(super) fn is_of_account(&self) -> bool {
-        let Self::Acme(Error::Api(problem)) = self else { return false };
-        problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":accountDoesNotExist"))
+    /// The authority may mean the account and not the host.
+    pub(super) fn may_be_of_account(&self) -> bool {
+        matches!(self, Self::Acme(Error::Api(problem)) if is_of_account(problem))
     }
+
+    /// It is in the way of other hosts as well: they wait a little.
+    pub(super) fn is_common(&self) -> bool {
+        match self {
+            Self::Acme(Error::Api(problem)) => !is_refusal(problem),
+            Self::Acme(_) | Self::Account(_) | Self::AccountClosed | Self::Store(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The authority wants no account with this key.
+pub(super) fn is_of_key(problem: &Problem) -> bool {
+    is_of_account(problem) || problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":badPublicKey"))
+}
+
+/// The authority does not know the account, or has closed it.
+pub(super) fn is_of_account(problem: &Problem) -> bool {
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    kind.ends_with(":accountDoesNotExist") || kind.ends_with(":unauthorized")
 }
 
 impl From<Error> for OrderError {
@@ -70,10 +98,12 @@ impl From<Error> for OrderError {
     }
 }
 
-/// Not that it is busy, or asked too often.
-fn is_refusal(problem: &Problem) -> bool {
-    let is_busy = problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":rateLimited"));
-    !is_busy && problem.status.is_none_or(|status| (400..500).contains(&status) && status != 429)
+/// Not that it is busy, or asked too often, or broken.
+pub(super) fn is_refusal(problem: &Problem) -> bool {
+    let is = |kind: &str| problem.r#type.as_deref().is_some_and(|own| own.ends_with(kind));
+    let is_busy = is(":rateLimited") || is(":serverInternal");
+    let status = problem.status.map(|status| (400..500).contains(&status) && status != 429);
+    !is_busy && status.unwrap_or(problem.r#type.is_some())
 }
 
 /// The authority's own words, where there are some.
@@ -84,7 +114,7 @@ fn said(error: &Error) -> String {
     }
 }
 
-fn words(problem: &Problem) -> String {
+pub(super) fn words(problem: &Problem) -> String {
     let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or("refused");
     match &problem.detail {
         Some(detail) => format!("{kind}: {detail}"),
@@ -92,21 +122,40 @@ fn words(problem: &Problem) -> String {
     }
 }
 
-/// Carries an order for this host to its end; `known` was begun before.
+/// What is shown to the authority, of one kind.
+#[derive(Default)]
+struct Shown {
+    kind: Option<ChallengeType>,
+    challenges: BTreeMap<String, String>,
+    texts: BTreeSet<String>,
+    handshake: Option<Certificate>,
+}
+
+/// Carries an order for this host to its end. `known` is what there is of the host, with an order that was begun before.
 pub(super) async fn carry(
     desk: &Desk,
     account: &Account,
     host: &str,
-    known: Option<AcmeOrder>,
+    proof: Proof,
+    known: AcmeRecord,
 ) -> Result<CertificateRecord, OrderError> {
     let (mut order, key) = begin(account, host, known).await?;
-    let challenges = challenges(&mut order).await?;
-    let noted = AcmeOrder { url: order.url().to_owned(), key: PrivateKey(key.serialize_pem()), challenges };
-    let has_challenges = !noted.challenges.is_empty();
-    desk.note(host, |record| record.order = Some(noted)).await?;
-    if has_challenges {
-        desk.until_in_force(host, IN_FORCE_MAX).await.ok_or(OrderError::NotInForce)?;
-        set_ready(&mut order).await?;
+    let shown = shown(&mut order, host, proof).await?;
+    let noted = AcmeOrder {
+        url: order.url().to_owned(),
+        key: PrivateKey(key.serialize_pem()),
+        challenges: shown.challenges,
+        texts: shown.texts,
+        handshake: shown.handshake,
+    };
+    let generation = desk.note(host, |record| record.order = Some(noted)).await?;
+    if let Some(kind) = shown.kind {
+        desk.until_in_force(member(proof), &generation).await.map_err(OrderError::NotInForce)?;
+        if proof == Proof::Names {
+            // That there is nothing is remembered as long by whoever asked before.
+            tokio::time::sleep(desk.shared.config.name_ttl()).await;
+        }
+        set_ready(&mut order, &kind).await?;
     }
     if order.state().status == OrderStatus::Pending {
         become_ready(&mut order).await?;
@@ -123,9 +172,15 @@ pub(super) async fn carry(
     Ok(CertificateRecord { certificate, ..record })
 }
 
-/// The order that was begun before, while the authority takes it as one; else a new one.
-async fn begin(account: &Account, host: &str, known: Option<AcmeOrder>) -> Result<(Order, KeyPair), OrderError> {
-    if let Some(known) = known {
+/// Who answers the authority.
+pub(super) fn member(proof: Proof) -> MemberKind {
+    if proof == Proof::Names { MemberKind::Dns } else { MemberKind::Lb }
+}
+
+/// The order that was begun before, while the authority takes it as one; else a new one, which says what it replaces to an
+/// authority that suggests when (RFC 9773, section 5).
+async fn begin(account: &Account, host: &str, known: AcmeRecord) -> Result<(Order, KeyPair), OrderError> {
+    if let Some(known) = known.order {
         match account.order(known.url).await {
             Ok(mut order) => {
                 if order.state().status != OrderStatus::Invalid {
@@ -137,13 +192,26 @@ async fn begin(account: &Account, host: &str, known: Option<AcmeOrder>) -> Resul
             Err(error) => return Err(error.into()),
         }
     }
-    let order = account.new_order(&NewOrder::new(&[Identifier::Dns(host.to_owned())])).await?;
+    let identifiers = [Identifier::Dns(host.to_owned())];
+    let before = known.certificate.filter(|_| known.renewal.is_some());
+    let before = before.and_then(|before| x509::identifier(&before.certificate.chain));
+    let order = match before {
+        Some(before) => match account.new_order(&NewOrder::new(&identifiers).replaces(before)).await {
+            // It was replaced already, or the authority says nothing of it: then it is an order like any other.
+            Err(Error::Api(problem)) if is_refusal(&problem) && !is_of_account(&problem) => {
+                account.new_order(&NewOrder::new(&identifiers)).await?
+            }
+            Err(Error::Other(_)) => account.new_order(&NewOrder::new(&identifiers)).await?,
+            order => order?,
+        },
+        None => account.new_order(&NewOrder::new(&identifiers)).await?,
+    };
     Ok((order, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?))
 }
 
-/// What lb is to answer: token → key authorization.
-async fn challenges(order: &mut Order) -> Result<BTreeMap<String, String>, OrderError> {
-    let (mut found, mut authorizations) = (BTreeMap::new(), order.authorizations());
+/// What lb or dns is to show, of the first kind that fits and that the authority offers.
+async fn shown(order: &mut Order, host: &str, proof: Proof) -> Result<Shown, OrderError> {
+    let (mut shown, mut authorizations) = (Shown::default(), order.authorizations());
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         match authorization.status {
@@ -151,21 +219,63 @@ async fn challenges(order: &mut Order) -> Result<BTreeMap<String, String>, Order
             AuthorizationStatus::Valid => continue,
             other => return Err(OrderError::Refused(format!("the authorization is {other:?}").to_lowercase())),
         }
-        let challenge = authorization.challenge(ChallengeType::Http01).ok_or(OrderError::NoChallenge)?;
-        found.insert(challenge.token.clone(), challenge.key_authorization().as_str().to_owned());
+        let kind = kind(&authorization, proof)?;
+        let challenge = authorization.challenge(kind.clone()).expect("its kind was just found");
+        let answer = challenge.key_authorization();
+        match kind {
+            ChallengeType::Http01 => {
+                check_token(&challenge.token)?;
+                shown.challenges.insert(challenge.token.clone(), answer.as_str().to_owned());
+            }
+            ChallengeType::Dns01 => {
+                shown.texts.insert(answer.dns_value());
+            }
+            _ => shown.handshake = Some(handshake(host, answer.digest().as_ref())?),
+        }
+        shown.kind = Some(kind);
     }
-    Ok(found)
+    Ok(shown)
+}
+
+fn kind(authorization: &AuthorizationHandle<'_>, proof: Proof) -> Result<ChallengeType, OrderError> {
+    let fitting: &[ChallengeType] = match proof {
+        Proof::Http => &[ChallengeType::Http01, ChallengeType::TlsAlpn01],
+        Proof::Names => &[ChallengeType::Dns01],
+        Proof::Handshake => &[ChallengeType::TlsAlpn01],
+    };
+    let offered = |kind: &&ChallengeType| authorization.challenges.iter().any(|challenge| challenge.r#type == **kind);
+    fitting.iter().find(offered).cloned().ok_or_else(|| {
+        let offered = authorization.challenges.iter().map(|challenge| format!("{:?}", challenge.r#type));
+        OrderError::NoChallenge(offered.collect::<Vec<_>>().join(", ").to_lowercase())
+    })
+}
+
+/// It stands in a table, and in the path of a request.
+fn check_token(token: &str) -> Result<(), OrderError> {
+    let is_sound = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let fits = (1..=TOKEN_CHARS_MAX).contains(&token.len()) && token.bytes().all(is_sound);
+    if fits { Ok(()) } else { Err(OrderError::Token) }
+}
+
+/// The certificate of RFC 8737, section 3: signed by itself, for this host, with the proof in it.
+fn handshake(host: &str, digest: &[u8]) -> Result<Certificate, rcgen::Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new(vec![host.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    let chain = params.self_signed(&key)?.pem();
+    Ok(Certificate { names: BTreeSet::from([host.to_owned()]), chain, key: PrivateKey(key.serialize_pem()) })
 }
 
 /// Tells the authority that it may ask.
-async fn set_ready(order: &mut Order) -> Result<(), OrderError> {
+async fn set_ready(order: &mut Order, kind: &ChallengeType) -> Result<(), OrderError> {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         if authorization.status != AuthorizationStatus::Pending {
             continue;
         }
-        let mut challenge = authorization.challenge(ChallengeType::Http01).ok_or(OrderError::NoChallenge)?;
+        let Some(mut challenge) = authorization.challenge(kind.clone()) else { continue };
         // One that was told before is not told twice.
         if challenge.status == ChallengeStatus::Pending {
             challenge.set_ready().await?;

@@ -10,15 +10,18 @@ use std::sync::{Mutex, PoisonError};
 use appbase_core::Digest;
 use appbase_core::v1::{Certificate, MemberKind, MemberStatus, TableUpdate};
 use axum::extract::State;
-use controller_core::v1::api::EventView;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use controller_core::v1::api::{EventView, PlatformStatus};
 use controller_core::v1::state::CertificateRecord;
+use dns_core::v1::NameSection;
 use kit::{Shutdown, Tasks};
 use lb_core::v1::RouteSection;
 use reqwest::Method;
 
 use self::authority::Authority;
 use super::*;
-use crate::records;
+use crate::records::{self, Records, Write};
 use crate::stage::{Controller, LIMIT, go_live, shop};
 use crate::store::SqliteStore;
 
@@ -117,11 +120,80 @@ async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
 }
 
 async fn controller(data: &Path, authority: &Authority) -> Controller {
+    controller_with(data, authority, |_| {}).await
+}
+
+async fn controller_with(data: &Path, authority: &Authority, more: impl FnOnce(&mut Config)) -> Controller {
     let change = |config: &mut Config| {
         config.acme_directory = Some(authority.directory());
         config.acme_email = Some("ops@example.org".to_owned());
+        more(config);
     };
     Controller::start_with(data, change).await
+}
+
+/// A stand-in dns: what it answers are the texts of the last table it took.
+struct Dns {
+    takes: AtomicBool,
+    offered: AtomicBool,
+    texts: Mutex<BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Dns {
+    async fn start(controller: &Controller) -> Arc<Self> {
+        let (takes, offered) = (AtomicBool::new(false), AtomicBool::new(false));
+        let dns = Arc::new(Self { takes, offered, texts: Mutex::default() });
+        let (follower, api, stop) = (Arc::clone(&dns), controller.api.clone(), controller.shutdown.asked());
+        controller.tasks.spawn("dns-follows", async move {
+            tokio::select! { () = stop => {}, () = follower.follow(api) => {} }
+        });
+        dns
+    }
+
+    async fn follow(&self, api: kit::client::Client) {
+        let mut in_force: Option<appbase_core::Generation> = None;
+        loop {
+            let status = serde_json::json!({"kind": "dns", "boot": "b1", "in_force": in_force});
+            let put = api.call::<_, serde_json::Value>(Method::PUT, "/v1/members/dns-1/status", &status, LIMIT).await;
+            let update: Option<TableUpdate<NameSection>> = match put {
+                Ok(_) => api.get("/v1/members/dns-1/table?kind=dns", LIMIT).await.unwrap_or_default(),
+                Err(_) => None,
+            };
+            if let Some(update) = update {
+                let texts = match update.sections.get(&shop()) {
+                    Some(NameSection::App(app)) => app.texts.clone(),
+                    _ => BTreeMap::new(),
+                };
+                self.offered.fetch_or(!texts.is_empty(), Ordering::SeqCst);
+                if texts.is_empty() || self.takes.load(Ordering::SeqCst) {
+                    *self.texts.lock().unwrap_or_else(PoisonError::into_inner) = texts;
+                    in_force = Some(update.generation);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// `cert retry`, until an order of the host has failed.
+async fn retry(controller: &Controller, host: &str) {
+    let path = format!("/v1/certificates/acme:{host}/retry");
+    eventually("a failed order", async || {
+        controller.api.call::<_, serde_json::Value>(Method::POST, &path, &(), LIMIT).await.is_ok()
+    })
+    .await;
+}
+
+/// What `cert ls` says of the host's problem, once it is `so`.
+async fn problem(controller: &Controller, so: impl Fn(&str) -> bool) -> String {
+    let mut problem = String::new();
+    eventually("a problem", async || {
+        let list = controller.list().await;
+        problem = list.into_iter().find_map(|view| view.problem).unwrap_or_default();
+        so(&problem)
+    })
+    .await;
+    problem
 }
 
 /// The record of the host in a stopped controller's state, and then changed.
@@ -216,6 +288,9 @@ async fn a_refusal_is_said_and_waited_out() {
     })
     .await;
     assert_eq!(problem, "unauthorized: shop.example.org answered \"no address\"");
+    let status: PlatformStatus = controller.api.get("/v1/status", LIMIT).await.expect("a status");
+    let expect = format!("no certificate for {HOST}: {problem}");
+    assert!(status.problems.contains(&expect), "{:?}", status.problems);
     lb.shown(<[_]>::is_empty).await;
     let told = async || said(&events(&controller).await, EventKind::CertificateFailed, &problem) == 1;
     eventually("an event", told).await;
@@ -285,6 +360,169 @@ async fn an_order_that_another_start_began_is_gone_on_with() {
     lb.takes.store(true, Ordering::SeqCst);
     lb.shown(|shown| shown.len() == 1).await;
     assert_eq!(world.authority.counts(), (1, 1, 1), "one account, one order, told once");
+    controller.stop().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_wildcard_is_shown_to_be_ours_by_dns_once_it_has_the_record() {
+    let world = World::new(&["*.zone.example"]).await;
+    world.authority.mood(|mood| mood.kinds = vec!["dns-01"]);
+    let names = |config: &mut Config| {
+        config.acme_dns = vec![String::new(), "Zone.example".to_owned()];
+        config.name_ttl_ms = 10;
+    };
+    let controller = controller_with(world.data.path(), &world.authority, names).await;
+    let lb = Lb::start(&controller, true).await;
+    let dns = Dns::start(&controller).await;
+    let asked = Arc::clone(&dns);
+    world.authority.look_with(Arc::new(move |kind, host| {
+        assert_eq!((kind, host), ("dns-01", "*.zone.example"));
+        let texts = asked.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        texts.get("_acme-challenge.zone.example").into_iter().flatten().cloned().collect()
+    }));
+    eventually("a record in a table", async || dns.offered.load(Ordering::SeqCst)).await;
+    assert_eq!(world.authority.counts(), (1, 1, 0), "it is not told before dns has the table");
+    dns.takes.store(true, Ordering::SeqCst);
+    let shown = lb.shown(|shown| !shown.is_empty()).await;
+    assert_eq!(shown[0].names, BTreeSet::from(["*.zone.example".to_owned()]));
+    assert_eq!(world.authority.counts(), (1, 1, 1));
+    let is_over = async || dns.texts.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+    eventually("no record any more", is_over).await;
+    controller.stop().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn where_http_is_not_offered_lb_shows_it_in_a_handshake() {
+    let world = World::new(&[HOST]).await;
+    world.authority.mood(|mood| mood.kinds = vec!["dns-01", "tls-alpn-01"]);
+    let controller = controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    let asked = Arc::clone(&lb);
+    world.authority.look_with(Arc::new(move |kind, host| {
+        assert_eq!((kind, host), ("tls-alpn-01", HOST));
+        let section = asked.section().expect("a section");
+        let shown = section.tls.handshakes.iter().find(|one| one.names.contains(host)).expect("a certificate");
+        let der = rustls::pki_types::pem::PemObject::from_pem_slice(shown.chain.as_bytes());
+        let der: rustls::pki_types::CertificateDer<'_> = der.expect("PEM");
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).expect("X.509");
+        // RFC 8737, section 6.1: id-pe-acmeIdentifier, an octet string.
+        let mut proof = certificate.extensions().iter().filter(|one| one.oid.to_id_string() == "1.3.6.1.5.5.7.1.31");
+        let proof = proof.next().expect("the proof");
+        assert!(proof.critical && proof.value.starts_with(&[4, 32]));
+        vec![BASE64_URL_SAFE_NO_PAD.encode(&proof.value[2..])]
+    }));
+    let shown = lb.shown(|shown| !shown.is_empty()).await;
+    assert_eq!(shown[0].names, BTreeSet::from([HOST.to_owned()]));
+    eventually("no handshake any more", async || lb.section().is_some_and(|one| one.tls.handshakes.is_empty())).await;
+    controller.stop().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_account_is_never_a_dead_end() {
+    let world = World::new(&[HOST]).await;
+    world.authority.mood(|mood| (mood.loses_account, mood.refuses_contact) = (true, true));
+    let controller = controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    world.authority.lead_to(lb.address);
+    problem(&controller, |problem| problem.contains("it broke off")).await;
+    controller.stop().await;
+
+    // It was made all the same: whoever asks again, with the key that was kept, has it. Its address is refused, and said so.
+    let controller = self::controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    world.authority.lead_to(lb.address);
+    retry(&controller, HOST).await;
+    lb.shown(|shown| shown.len() == 1).await;
+    assert_eq!(world.authority.counts(), (1, 1, 1), "one account");
+    let events = events(&controller).await;
+    assert_eq!(said(&events, EventKind::CertificateFailed, "does not take the address ops@example.org"), 1);
+    let path = format!("/v1/certificates/acme:{HOST}/retry");
+    let again = controller.api.call::<_, serde_json::Value>(Method::POST, &path, &(), LIMIT);
+    let refused = again.await.expect_err("nothing failed").to_string();
+    assert!(refused.contains("no order for shop.example.org failed"), "{refused}");
+
+    // Deactivated there: the next order but one has another account.
+    world.authority.mood(|mood| (mood.closed, mood.refuses_contact) = (1, false));
+    let path = format!("/v1/certificates/acme:{HOST}");
+    controller.api.send(controller.api.request(Method::DELETE, &path).timeout(LIMIT)).await.expect("removed");
+    let said = problem(&controller, |problem| !problem.is_empty()).await;
+    assert!(said.contains("takes the account no more"), "{said}");
+    retry(&controller, HOST).await;
+    lb.shown(|shown| shown.len() == 1).await;
+    assert_eq!(world.authority.counts(), (2, 2, 2));
+    controller.stop().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_authority_that_is_busy_is_waited_for_as_long_as_it_asks() {
+    let world = World::new(&[HOST]).await;
+    world.authority.mood(|mood| mood.busy_s = Some(7200));
+    let controller = controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    world.authority.lead_to(lb.address);
+    assert_eq!(problem(&controller, |problem| !problem.is_empty()).await, "rateLimited: too many orders");
+    controller.stop().await;
+    let now = kit::Clock::start().unix_ms();
+    let kept = record(world.data.path(), |_| {}).await;
+    let wait = kept.retry_unix_ms.saturating_sub(now);
+    assert!(kept.failures == 1 && (7_100_000..=7_200_000).contains(&wait), "{wait} ms");
+
+    world.authority.mood(|mood| mood.busy_s = None);
+    let controller = self::controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    world.authority.lead_to(lb.address);
+    retry(&controller, HOST).await;
+    lb.shown(|shown| shown.len() == 1).await;
+    controller.stop().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_when_its_authority_wants_it() {
+    let world = World::new(&[HOST]).await;
+    let controller = controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    world.authority.lead_to(lb.address);
+    let first = lb.shown(|shown| shown.len() == 1).await;
+    controller.stop().await;
+    record(world.data.path(), |record| record.retry_unix_ms = 0).await;
+
+    let window = ("2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z");
+    world.authority.mood(|mood| mood.window = Some(window));
+    let controller = self::controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    world.authority.lead_to(lb.address);
+    let second = lb.shown(|shown| shown.first().is_some_and(|one| *one != first[0])).await;
+    let replaced = world.authority.mood(|mood| mood.replaced.clone());
+    let expect = crate::x509::identifier(&first[0].chain).map(|identifier| identifier.to_string());
+    assert_eq!(replaced, expect.into_iter().collect::<Vec<_>>(), "and it said what it replaces");
+    assert_ne!(second[0].key, first[0].key);
+    controller.stop().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_none_is_not_answered() {
+    let world = World::new(&[HOST]).await;
+    world.authority.mood(|mood| mood.token = Some("../t0ken"));
+    let controller = controller(world.data.path(), &world.authority).await;
+    let lb = Lb::start(&controller, true).await;
+    let said = problem(&controller, |problem| !problem.is_empty()).await;
+    assert!(said.contains("token has characters"), "{said}");
+    assert!(!lb.offered.load(Ordering::SeqCst) && world.authority.counts() == (1, 1, 0));
+    controller.stop().await;
+
+    // Nobody asks an authority any more: what is kept of the host can be taken away.
+    let controller = Controller::start(world.data.path()).await;
+    let path = format!("/v1/certificates/acme:{HOST}");
+    let off = controller.api.call::<_, serde_json::Value>(Method::POST, &format!("{path}/retry"), &(), LIMIT).await;
+    assert!(off.expect_err("it is off").to_string().contains("no ACME authority"));
+    controller.api.send(controller.api.request(Method::DELETE, &path).timeout(LIMIT)).await.expect("removed");
+    assert!(controller.list().await.is_empty());
     controller.stop().await;
     world.end().await;
 }

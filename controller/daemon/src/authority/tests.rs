@@ -78,6 +78,8 @@ fn what_is_written_in_them() {
     assert!(constraints.critical && constraints.value.ca && constraints.value.path_len_constraint == Some(0));
     let usage = root.key_usage().expect("one").expect("there").value;
     assert!(usage.key_cert_sign() && !usage.digital_signature());
+    let uses = root.extended_key_usage().expect("one").expect("there").value;
+    assert!(uses.server_auth && !uses.any && !uses.client_auth && !uses.code_signing && !uses.email_protection);
     assert!(root.name_constraints().expect("one").expect("there").critical);
     let (_, own) = X509Certificate::from_der(&der_of_leaf).expect("X.509");
     assert_eq!(own.subject().to_string(), "CN=platformer app production/shop");

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use controller_core::acme::acme_id;
-use controller_core::certificates::{Uploaded, id, live_routes, local_id};
+use controller_core::certificates::{Offer, SHOWN_BYTES_MAX, Uploaded, id, is_overdue, live_routes, local_id};
 use controller_core::v1::api::{AuthorityView, CertificateAnswer, CertificateRequest, CertificateView};
 use controller_core::v1::state::{AcmeRecord, CertificateRecord, EventKind};
 use kit::problem::Problem;
@@ -23,7 +23,7 @@ use crate::x509;
 
 /// Enough for every name of one cluster.
 const CERTIFICATES_MAX: usize = 1000;
-/// Of all together, keys included: an app that takes every host has all of them in its section of the table.
+/// Of all together, keys included.
 const BYTES_MAX: usize = 8 << 20;
 
 pub(super) async fn add(
@@ -63,7 +63,7 @@ pub(super) async fn add(
 }
 
 fn refuse_too_much(uploaded: &Uploaded, id: &str, record: &CertificateRecord) -> Result<(), Problem> {
-    let size = |record: &CertificateRecord| record.certificate.chain.len() + record.certificate.key.0.len();
+    let size = |record: &CertificateRecord| record.certificate.bytes();
     let others = uploaded.records().iter().filter(|(other, _)| *other != id);
     let (count, bytes) = others.fold((0, 0), |(count, bytes), (_, other)| (count + 1, bytes + size(other)));
     if count < CERTIFICATES_MAX && bytes + size(record) <= BYTES_MAX {
@@ -78,6 +78,14 @@ fn refuse_unsound(shared: &App, records: &Records, id: &str, record: &Certificat
     let mut uploaded = records.certificates.clone();
     uploaded.insert(id.to_owned(), record.clone());
     let rendered = Rendered::with(records, &shared.config, &uploaded);
+    let offer = Offer { uploaded: Some(&uploaded), ..Offer::default() };
+    let bytes = rendered.routes.values().map(|section| offer.uploaded_bytes(&section.routes)).sum::<usize>();
+    if bytes > SHOWN_BYTES_MAX {
+        let title = format!("the certificates for all hosts would be {bytes} bytes, {SHOWN_BYTES_MAX} are the most");
+        return Err(Problem::new(409, "too-many-certificates", title).hint(
+            "a route for every host shows every certificate: name its hosts, or remove some: platformctl cert ls",
+        ));
+    }
     let refused = lb_core::Table::new(&rendered.routes).err();
     refused.map_or(Ok(()), |error| {
         Err(Problem::new(422, "unsound", "lbs would refuse a table with this certificate").detail(error.to_string()))
@@ -98,7 +106,7 @@ pub(super) async fn list(State(shared): State<App>) -> Answer<Vec<CertificateVie
     }));
     views.extend(records.acme.iter().map(|(host, record)| {
         let apps = apps.remove(&acme_id(host)).unwrap_or_default();
-        acme_view(host, record, apps)
+        acme_view(host, record, apps, shared.clock.unix_ms())
     }));
     Ok(Json(views))
 }
@@ -116,20 +124,53 @@ pub(super) async fn remove(
             return Err(Problem::new(409, "local-certificate", title)
                 .hint("upload one for the same names, and that is shown: platformctl cert add"));
         }
-        if records.acme.keys().any(|host| acme_id(host) == id) {
-            let title = "a certificate that an authority is asked for is there as long as an app has its host";
-            return Err(Problem::new(409, "acme-certificate", title)
-                .hint("upload one for the same names, and that is shown: platformctl cert add"));
-        }
-        if !records.certificates.records().contains_key(&id) {
-            return Err(Problem::new(404, "unknown-certificate", "there is no such certificate")
-                .hint("see: platformctl cert ls"));
-        }
     }
-    shared.commit(vec![Write::ForgetCertificate(id.clone())]).await?;
+    let host = host_of(&lock(&shared.records), &id);
+    let write = match &host {
+        Some(host) => Write::ForgetAcme(host.clone()),
+        None if lock(&shared.records).certificates.records().contains_key(&id) => Write::ForgetCertificate(id.clone()),
+        None => return Err(unknown_certificate()),
+    };
+    shared.commit(vec![write]).await?;
     let text = format!("certificate {id} removed by {}", caller.name);
     shared.journal.write(shared.clock.unix_ms(), &About::default(), EventKind::Changed, &text);
     publish(&shared).await;
+    shared.acme_again.notify_one();
+    Ok(Json(()))
+}
+
+fn unknown_certificate() -> Problem {
+    Problem::new(404, "unknown-certificate", "there is no such certificate").hint("see: platformctl cert ls")
+}
+
+/// The host of a certificate of an ACME authority, also of one that there is not yet.
+fn host_of(records: &Records, id: &str) -> Option<String> {
+    id.strip_prefix(acme_id("").as_str()).filter(|host| records.acme.contains_key(*host)).map(str::to_owned)
+}
+
+/// Asks the authority now for a host that it was asked for in vain.
+pub(super) async fn retry(
+    State(shared): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Answer<()> {
+    let is_off = shared.config.acme_directory.as_ref().is_none_or(|directory| directory.is_empty());
+    if is_off {
+        return Err(Problem::new(409, "no-acme", "the controller is told of no ACME authority")
+            .hint("set PLATFORMER_ACME_DIRECTORY and start it again"));
+    }
+    let _pen = shared.pen.lock().await;
+    let host = host_of(&lock(&shared.records), &id).ok_or_else(unknown_certificate)?;
+    let record = lock(&shared.records).acme.get(&host).cloned().unwrap_or_default();
+    if record.failures == 0 {
+        return Err(Problem::new(409, "not-failed", format!("no order for {host} failed since its last certificate"))
+            .hint("a certificate is renewed by itself; for another key: platformctl cert rm"));
+    }
+    let record = AcmeRecord { retry_unix_ms: 0, ..record };
+    shared.commit(vec![Write::Acme(host.clone(), Box::new(record))]).await?;
+    let text = format!("certificate for {host} asked for again by {}", caller.name);
+    shared.journal.write(shared.clock.unix_ms(), &About::default(), EventKind::Changed, &text);
+    shared.acme_again.notify_one();
     Ok(Json(()))
 }
 
@@ -178,8 +219,10 @@ fn view(id: String, source: &str, record: &CertificateRecord, apps: Vec<SectionK
     }
 }
 
-fn acme_view(host: &str, record: &AcmeRecord, apps: Vec<SectionKey>) -> CertificateView {
-    let (id, problem) = (acme_id(host), record.problem.clone());
+fn acme_view(host: &str, record: &AcmeRecord, apps: Vec<SectionKey>, now_unix_ms: u64) -> CertificateView {
+    let id = acme_id(host);
+    let is_late = record.certificate.as_ref().is_some_and(|certificate| is_overdue(certificate, now_unix_ms));
+    let problem = record.problem.clone().or_else(|| is_late.then(|| "not renewed in time".to_owned()));
     match &record.certificate {
         Some(certificate) => CertificateView { problem, ..view(id, "acme", certificate, apps) },
         None => CertificateView {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use appbase_core::SectionKey;
-use controller_core::certificates::{Due, due, ends_soon, is_authority_due, local_names};
-use controller_core::v1::state::{AuthorityRecord, EventKind};
+use controller_core::acme::acme_id;
+use controller_core::certificates::{Due, due, ends_soon, is_authority_due, is_overdue, local_names};
+use controller_core::v1::state::{AuthorityRecord, CertificateRecord, EventKind};
 
 use crate::authority;
 use crate::journal::About;
@@ -120,7 +121,7 @@ impl Certificates {
         self.shared.journal.write(now, &about, EventKind::CertificateIssued, &text);
     }
 
-    /// Says of each uploaded one that ends soon that it does, once in the controller's life.
+    /// Says of each that ends soon, and is not replaced by itself, that it does, once in the controller's life.
     fn tell(&mut self, now: u64) {
         let ending: Vec<_> = ending(&lock(&self.shared.records), now).collect();
         for (id, until, text) in ending {
@@ -131,21 +132,49 @@ impl Certificates {
     }
 }
 
+/// Of each that ends and is not replaced by itself: its id, until when it lasts, and what people are told.
 fn ending(records: &Records, now: u64) -> impl Iterator<Item = (String, u64, String)> {
-    let soon = records.certificates.records().iter().filter(move |(_, record)| ends_soon(record.until_unix_ms, now));
-    soon.map(move |(id, record)| {
-        let when = match record.until_unix_ms.checked_sub(now) {
-            Some(left) if left < 2 * DAY_MS => format!("ends in {} h", left / 3_600_000),
-            Some(left) => format!("ends in {} d", left / DAY_MS),
-            None => "has ended".to_owned(),
-        };
-        (
-            id.clone(),
-            record.until_unix_ms,
-            format!("certificate {id} {when}; a newer one: platformctl cert add CHAIN KEY"),
-        )
-    })
+    let uploaded = records.certificates.records().iter();
+    let uploaded = uploaded.filter(move |(_, record)| ends_soon(record.until_unix_ms, now)).map(move |(id, record)| {
+        let text = format!("certificate {id} {}; a newer one: platformctl cert add CHAIN KEY", when(record, now));
+        (id.clone(), record.until_unix_ms, text)
+    });
+    let renewed = records.acme.iter().filter(|(_, record)| record.left_unix_ms.is_none());
+    let late = renewed.filter_map(move |(host, record)| {
+        let certificate = record.certificate.as_ref().filter(|certificate| is_overdue(certificate, now))?;
+        let reason = record.problem.as_deref().unwrap_or("no authority was asked");
+        let text = format!(
+            "certificate for {host} {} and was not renewed ({reason}): platformctl cert retry {host}",
+            when(certificate, now)
+        );
+        Some((acme_id(host), certificate.until_unix_ms, text))
+    });
+    uploaded.chain(late)
 }
+
+fn when(record: &CertificateRecord, now: u64) -> String {
+    match record.until_unix_ms.checked_sub(now) {
+        Some(left) if left < 2 * DAY_MS => format!("ends in {} h", left / 3_600_000),
+        Some(left) => format!("ends in {} d", left / DAY_MS),
+        None => "has ended".to_owned(),
+    }
+}
+
+/// What of certificates is wrong now, one line each.
+pub(crate) fn problems(records: &Records, now: u64) -> Vec<String> {
+    let missing = records.acme.iter().filter(|(_, record)| record.left_unix_ms.is_none());
+    let missing = missing.filter(|(_, record)| record.certificate.is_none()).filter_map(|(host, record)| {
+        let problem = record.problem.as_ref()?;
+        Some(format!("no certificate for {host}: {problem}"))
+    });
+    let all: Vec<String> = missing.chain(ending(records, now).map(|(_, _, text)| text)).collect();
+    let more = all.len().saturating_sub(PROBLEMS_SHOWN);
+    let more = (more > 0).then(|| format!("{more} certificates more: platformctl cert ls"));
+    all.into_iter().take(PROBLEMS_SHOWN).chain(more).collect()
+}
+
+/// Of the status, where all of the platform stands: what is more is in a list of its own.
+const PROBLEMS_SHOWN: usize = 10;
 
 /// The first of some names, and how many more there are.
 pub(crate) fn in_words(names: &BTreeSet<String>) -> String {

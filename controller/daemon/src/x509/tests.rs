@@ -20,6 +20,7 @@ fn made(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> (String,
 #[test]
 fn a_certificate_of_people_is_read() {
     let (chain, key) = made(&["WWW.Example.org", "*.example.org", "10.0.0.1"], |_| {});
+    // Signed by a name that is its own as well: it may stand behind the first.
     let (other, _) = made(&["authority.example"], |_| {});
     // As programs write it: words around it, Windows' ends of lines, the key in the same file.
     let file = format!("Bag Attributes\nsubject=x\n{}{key}{other}", chain.replace('\n', "\r\n"));
@@ -61,6 +62,22 @@ fn what_no_client_would_take_is_refused() {
     check(refused(&chain, &encrypted, NOW), "encrypted-key", "encrypted");
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
     check(refused(&chain, old, NOW), "encrypted-key", "encrypted");
+    let (strange, _) = made(&["authority.example"], |params| {
+        params.distinguished_name.push(rcgen::DnType::CommonName, "somebody else");
+    });
+    check(refused(&format!("{chain}{chain}{strange}"), &key, NOW), "bad-chain", "certificate 3 of the chain is not");
+    let uses = |uses: &[rcgen::ExtendedKeyUsagePurpose]| {
+        let (chain, key) = made(&["shop.example"], |params| params.extended_key_usages = uses.to_vec());
+        uploaded(&chain, &key, NOW)
+    };
+    let [client, server] = [rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    check(uses(std::slice::from_ref(&client)).expect_err("refused"), "bad-use", "serverAuth");
+    assert!(uses(&[client, server]).is_ok() && uses(&[rcgen::ExtendedKeyUsagePurpose::Any]).is_ok());
+    let (wide, its) = made(&["shop.example"], |params| {
+        let content = vec![0; KEPT_BYTES_MAX];
+        params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 1], content)];
+    });
+    check(refused(&wide, &its, NOW), "certificate-too-large", "more than 32768");
     let broken = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     check(refused(&chain, broken, NOW), "bad-key", "cannot be used");
     let (_, other) = made(&["shop.example"], |_| {});

@@ -161,6 +161,10 @@ impl Names {
         if app.default_environment {
             self.app_under(&domain.child(app.app.as_str())?, app, balancers)?;
         }
+        for (name, texts) in &app.texts {
+            let name = Name::parse(name)?;
+            texts.iter().for_each(|text| self.add(&name, rtype::TXT, record::txt(text)));
+        }
         for instance in app.instances.values() {
             // On the process engine all instances share the loopback address: a name for it would be any of them.
             if !instance.address.is_loopback() && !instance.address.is_unspecified() {

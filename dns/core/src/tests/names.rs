@@ -1,6 +1,6 @@
 //! Which names exist, in which view, with what.
 
-use super::{HOST, PRODUCTION, STAGING, ask, ask_message, question, table};
+use super::{HOST, PRODUCTION, STAGING, ask, ask_message, file, question, table, table_of};
 
 fn check(cases: &[(&str, &str, &str, &str)]) {
     let table = table();
@@ -149,4 +149,27 @@ fn the_serial_is_the_tables_number() {
     let reply = ask_message(&table, HOST, &question("platform", "SOA"));
     let data = reply.answers[0].data.to_string();
     assert!(data.starts_with("dns.platform. hostmaster.platform. 118 "), "{data}");
+}
+
+#[test]
+fn an_authority_is_answered_below_the_domain_and_at_a_name_that_is_led_here() {
+    let mut file = file();
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    file.apps[0].texts = [
+        ("_acme-challenge.hello.platform".to_owned(), texts(&["one"])),
+        ("_acme-challenge.Shop.example".to_owned(), texts(&["two", "three"])),
+    ]
+    .into();
+    file.apps[3].texts = [("_acme-challenge.shop.example".to_owned(), texts(&["four", "two"]))].into();
+    let table = table_of(file);
+    let check = |source: &str, name: &str, rtype: &str, expect: &str| {
+        assert_eq!(ask(&table, source, name, rtype), expect, "{name} {rtype} asked by {source}");
+    };
+    check(HOST, "_acme-challenge.hello.platform", "TXT", "NOERROR | TXT one");
+    check(HOST, "_acme-challenge.shop.example", "TXT", "NOERROR | TXT two | TXT four | TXT three");
+    check(PRODUCTION, "_acme-challenge.shop.example", "TXT", "NOERROR | TXT two | TXT three");
+    // It is a zone of its own to whoever was sent here for it.
+    check(HOST, "_acme-challenge.shop.example", "A", "NOERROR | -SOA _acme-challenge.shop.example.");
+    check(HOST, "_acme-challenge.shop.example", "SOA", "NOERROR | SOA _acme-challenge.shop.example.");
+    check(STAGING, "shop.example", "A", "REFUSED");
 }

@@ -213,7 +213,7 @@ impl App {
     ) -> SlicePlan {
         let routes =
             render::route_section(environment, &self.name, &self.desired, &self.run, &self.releases, &Offer::default());
-        let names = render::name_section(environment, &self.name, &self.run, &self.releases);
+        let names = render::name_section(environment, &self.name, &self.run, &self.releases, &Offer::default());
         std::hint::black_box((render::digest(&routes), render::digest(&names)));
         let slice = Slice {
             environment,

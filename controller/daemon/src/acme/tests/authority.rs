@@ -1,6 +1,7 @@
 //! An authority that speaks ACME (RFC 8555) over plain HTTP on this machine. Signatures of requests are not looked at;
-//! whether a name leads to who asks is, at the address a test gives.
+//! whether a name leads to who asks is, at the address or in the way a test gives.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,16 +23,44 @@ pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+/// What is found for a kind of challenge and a host.
+pub(super) type Look = Arc<dyn Fn(&str, &str) -> Vec<String> + Send + Sync>;
+
 #[derive(Default)]
 struct Seen {
-    accounts: usize,
+    /// By public key, each account's number.
+    accounts: BTreeMap<String, usize>,
     orders: Vec<Order>,
     /// Where names lead.
     reach: Option<SocketAddr>,
+    look: Option<Look>,
+    mood: Mood,
+}
+
+/// What an authority does beside what all do.
+#[derive(Default)]
+pub(super) struct Mood {
+    /// Offered; HTTP-01 alone when there is none.
+    pub(super) kinds: Vec<&'static str>,
+    /// The next account is made, and its maker does not hear of it.
+    pub(super) loses_account: bool,
+    /// Accounts up to this number are deactivated.
+    pub(super) closed: usize,
+    pub(super) refuses_contact: bool,
+    /// New orders are refused, and wanted after so many seconds.
+    pub(super) busy_s: Option<u64>,
+    /// When certificates are to be renewed.
+    pub(super) window: Option<(&'static str, &'static str)>,
+    /// What orders said that they replace.
+    pub(super) replaced: Vec<String>,
+    pub(super) token: Option<&'static str>,
 }
 
 struct Order {
     host: String,
+    /// Of the account's key.
+    thumb: String,
+    replaces: Option<String>,
     status: &'static str,
     /// How often it was said that it may ask.
     told: usize,
@@ -54,7 +83,9 @@ impl Authority {
             .route("/orders", post(new_order))
             .route("/order/{number}", post(order))
             .route("/authorization/{number}", post(authorization))
-            .route("/challenge/{number}", post(challenge))
+            .route("/account/{number}", post(contact))
+            .route("/renewal/{identifier}", get(renewal))
+            .route("/challenge/{number}/{kind}", post(challenge))
             .route("/finalize/{number}", post(finalize))
             .route("/certificate/{number}", post(certificate))
             .with_state(Arc::clone(&authority));
@@ -70,10 +101,18 @@ impl Authority {
         self.seen().reach = Some(address);
     }
 
+    pub(super) fn look_with(&self, look: Look) {
+        self.seen().look = Some(look);
+    }
+
+    pub(super) fn mood<T>(&self, change: impl FnOnce(&mut Mood) -> T) -> T {
+        change(&mut self.seen().mood)
+    }
+
     /// Accounts, orders, and how often it was said that it may ask.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let seen = self.seen();
-        (seen.accounts, seen.orders.len(), seen.orders.iter().map(|order| order.told).sum())
+        (seen.accounts.len(), seen.orders.len(), seen.orders.iter().map(|order| order.told).sum())
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -88,6 +127,7 @@ impl Authority {
         let (seen, url) = (self.seen(), |what: &str| self.url(&format!("{what}/{number}")));
         json!({
             "status": seen.orders[number].status,
+            "replaces": seen.orders[number].replaces,
             "identifiers": [{"type": "dns", "value": seen.orders[number].host}],
             "authorizations": [url("authorization")],
             "finalize": url("finalize"),
@@ -95,7 +135,7 @@ impl Authority {
         })
     }
 
-    fn of_challenge(&self, number: usize) -> Value {
+    fn of_challenge(&self, number: usize, kind: &str) -> Value {
         let seen = self.seen();
         let order = &seen.orders[number];
         let status = match order.status {
@@ -106,13 +146,40 @@ impl Authority {
         };
         let problem = order.problem.as_ref();
         let error = problem.map(|detail| json!({"type": "urn:ietf:params:acme:error:unauthorized", "detail": detail}));
-        let url = self.url(&format!("challenge/{number}"));
-        json!({"type": "http-01", "url": url, "token": token(number), "status": status, "error": error})
+        let url = self.url(&format!("challenge/{number}/{kind}"));
+        let token = seen.mood.token.map_or_else(|| token(number), str::to_owned);
+        json!({"type": kind, "url": url, "token": token, "status": status, "error": error})
     }
 }
 
 fn token(number: usize) -> String {
     format!("t0ken-{number}")
+}
+
+fn header(body: &[u8]) -> Value {
+    let envelope: Value = serde_json::from_slice(body).expect("an envelope");
+    let header = BASE64_URL_SAFE_NO_PAD.decode(envelope["protected"].as_str().expect("a header")).expect("base64");
+    serde_json::from_slice(&header).expect("JSON")
+}
+
+fn sha256(data: &[u8]) -> Vec<u8> {
+    let hex = appbase_core::Digest::of(data).hex();
+    (0..32).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex digits")).collect()
+}
+
+/// The thumbprint of a key (RFC 7638).
+fn thumb(key: &Value) -> String {
+    let own = format!(r#"{{"crv":{},"kty":{},"x":{},"y":{}}}"#, key["crv"], key["kty"], key["x"], key["y"]);
+    BASE64_URL_SAFE_NO_PAD.encode(sha256(own.as_bytes()))
+}
+
+fn refused(kind: &str, detail: &str, retry_after: Option<u64>) -> Response {
+    let body = json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": detail, "status": 403});
+    let mut response = answer(StatusCode::FORBIDDEN, &[], body);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert("Retry-After", seconds.into());
+    }
+    response
 }
 
 /// What was asked, out of its signed envelope.
@@ -133,22 +200,63 @@ fn answer(status: StatusCode, location: &[String], body: Value) -> Response {
 type Us = State<Arc<Authority>>;
 
 async fn directory(State(us): Us) -> Json<Value> {
-    Json(json!({"newNonce": us.url("nonce"), "newAccount": us.url("account"), "newOrder": us.url("orders")}))
+    let renewal = us.seen().mood.window.map(|_| us.url("renewal"));
+    Json(json!({"newNonce": us.url("nonce"), "newAccount": us.url("account"), "newOrder": us.url("orders"),
+        "renewalInfo": renewal}))
+}
+
+async fn renewal(State(us): Us, Path(identifier): Path<String>) -> Response {
+    assert_eq!(identifier.split('.').count(), 2, "{identifier}");
+    let (start, end) = us.seen().mood.window.expect("it is offered");
+    let mut response = Json(json!({"suggestedWindow": {"start": start, "end": end}})).into_response();
+    response.headers_mut().insert("Retry-After", 21_600.into());
+    response
+}
+
+/// Of an account: what it may be written to.
+async fn contact(State(us): Us, Path(number): Path<usize>) -> Response {
+    let seen = us.seen();
+    if number <= seen.mood.closed {
+        return refused("unauthorized", "the account is deactivated", None);
+    }
+    if seen.mood.refuses_contact {
+        return refused("invalidContact", "no mail gets there", None);
+    }
+    answer(StatusCode::OK, &[], json!({"status": "valid"}))
 }
 
 async fn account(State(us): Us, body: axum::body::Bytes) -> Response {
     assert_eq!(payload(&body)["termsOfServiceAgreed"], true);
-    us.seen().accounts += 1;
-    answer(StatusCode::CREATED, &[us.url("account/1")], json!({"status": "valid"}))
+    let mut seen = us.seen();
+    let next = seen.accounts.len() + 1;
+    let number = *seen.accounts.entry(thumb(&header(&body)["jwk"])).or_insert(next);
+    if std::mem::take(&mut seen.mood.loses_account) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"detail": "it broke off", "status": 500})))
+            .into_response();
+    }
+    drop(seen);
+    answer(StatusCode::CREATED, &[us.url(&format!("account/{number}"))], json!({"status": "valid"}))
 }
 
 async fn new_order(State(us): Us, body: axum::body::Bytes) -> Response {
     let asked = payload(&body);
     let host = asked["identifiers"][0]["value"].as_str().expect("a name").to_owned();
     assert_eq!(asked["identifiers"].as_array().map(Vec::len), Some(1), "one host each");
+    let replaces = asked["replaces"].as_str().map(str::to_owned);
+    let account = header(&body)["kid"].as_str().and_then(|kid| kid.rsplit('/').next()?.parse::<usize>().ok());
+    let account = account.expect("an account");
     let number = {
         let mut seen = us.seen();
-        seen.orders.push(Order { host, status: "pending", told: 0, problem: None, chain: String::new() });
+        if account <= seen.mood.closed {
+            return refused("unauthorized", "the account is deactivated", None);
+        }
+        if let Some(seconds) = seen.mood.busy_s {
+            return refused("rateLimited", "too many orders", Some(seconds));
+        }
+        seen.mood.replaced.extend(replaces.clone());
+        let thumb = seen.accounts.iter().find(|(_, number)| **number == account).expect("it is known").0.clone();
+        let (status, problem, chain) = ("pending", None, String::new());
+        seen.orders.push(Order { host, thumb, replaces, status, told: 0, problem, chain });
         seen.orders.len() - 1
     };
     answer(StatusCode::CREATED, &[us.url(&format!("order/{number}"))], us.of_order(number))
@@ -168,30 +276,39 @@ async fn authorization(State(us): Us, Path(number): Path<usize>) -> Response {
         };
         (seen.orders[number].host.clone(), status)
     };
-    let identifier = json!({"type": "dns", "value": host});
-    let body = json!({"identifier": identifier, "status": status, "challenges": [us.of_challenge(number)]});
+    let identifier = json!({"type": "dns", "value": host.strip_prefix("*.").unwrap_or(&host)});
+    let kinds = us.mood(|mood| if mood.kinds.is_empty() { vec!["http-01"] } else { mood.kinds.clone() });
+    let challenges: Vec<Value> = kinds.iter().map(|kind| us.of_challenge(number, kind)).collect();
+    let wildcard = host.starts_with("*.");
+    let body = json!({"identifier": identifier, "status": status, "challenges": challenges, "wildcard": wildcard});
     answer(StatusCode::OK, &[], body)
 }
 
 /// Asks at once, so that whoever told it too early is found out.
-async fn challenge(State(us): Us, Path(number): Path<usize>) -> Response {
-    let (host, reach) = {
+async fn challenge(State(us): Us, Path((number, kind)): Path<(usize, String)>) -> Response {
+    let (host, reach, look, expect) = {
         let mut seen = us.seen();
         seen.orders[number].told += 1;
-        (seen.orders[number].host.clone(), seen.reach)
+        let expect = format!("{}.{}", token(number), seen.orders[number].thumb);
+        (seen.orders[number].host.clone(), seen.reach, seen.look.clone(), expect)
     };
-    let said = match reach {
-        Some(address) => fetch(address, &host, &token(number)).await,
-        None => "no address".to_owned(),
+    let (said, expect) = match (kind.as_str(), reach, look) {
+        ("http-01", Some(address), _) => (fetch(address, &host, &token(number)).await, expect),
+        (kind, _, Some(look)) => {
+            let expect = BASE64_URL_SAFE_NO_PAD.encode(sha256(expect.as_bytes()));
+            let found = look(kind, &host);
+            (found.iter().find(|one| **one == expect).cloned().unwrap_or_else(|| found.join(" ")), expect)
+        }
+        _ => ("no address".to_owned(), expect),
     };
-    let is_right = said.strip_prefix(&token(number)).is_some_and(|rest| rest.starts_with('.') && rest.len() == 44);
+    let is_right = said == expect;
     {
         let order = &mut us.seen().orders[number];
         order.status = if is_right { "ready" } else { "invalid" };
         order.problem = (!is_right).then(|| format!("{host} answered \"{said}\""));
     }
     // Who asks is not told here how it went, as real ones do not.
-    let mut body = us.of_challenge(number);
+    let mut body = us.of_challenge(number, &kind);
     body["error"] = Value::Null;
     answer(StatusCode::OK, &[], body)
 }
@@ -211,6 +328,7 @@ async fn finalize(State(us): Us, Path(number): Path<usize>, body: axum::body::By
     let mut csr = CertificateSigningRequestParams::from_der(&csr.into()).expect("a request that is signed");
     let now = std::time::Duration::from_millis(kit::Clock::start().unix_ms());
     csr.params.not_before = rcgen::date_time_ymd(1970, 1, 1) + now - std::time::Duration::from_secs(3_600);
+    csr.params.use_authority_key_identifier_extension = true;
     csr.params.not_after = csr.params.not_before + std::time::Duration::from_secs(90 * 86_400);
     let made = csr.signed_by(&us.issuer).expect("signed").pem();
     {
