@@ -25,6 +25,7 @@ mod scale;
 mod split;
 mod status;
 mod token;
+mod users;
 mod version;
 
 use clap::Subcommand;

@@ -184,8 +184,9 @@ const ROUTE_KEYS: [&str; 12] = [
     "guard",
 ];
 /// Of a guard and of what is in it: one that is misspelt would leave a route open.
-const GUARD_KEYS: [&str; 5] = ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors"];
+const GUARD_KEYS: [&str; 6] = ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors", "basic"];
 const RATE_KEYS: [&str; 4] = ["requests", "seconds", "burst", "of"];
+const BASIC_KEYS: [&str; 2] = ["realm", "users"];
 const CORS_KEYS: [&str; 6] = ["origins", "methods", "headers", "expose", "credentials", "seconds"];
 
 const COHORT_KEYS: [&str; 4] = ["path", "headers", "cookies", "networks"];
@@ -256,6 +257,7 @@ impl<'a> Params<'a> {
             ("guard", guard, &GUARD_KEYS[..]),
             ("rate", &guard["rate"], &RATE_KEYS[..]),
             ("cors", &guard["cors"], &CORS_KEYS[..]),
+            ("basic", &guard["basic"], &BASIC_KEYS[..]),
         ] {
             let mut names = value.as_object().into_iter().flat_map(|object| object.keys());
             if let Some(unknown) = names.find(|name| !keys.contains(&name.as_str())) {
@@ -347,6 +349,8 @@ mod tests {
             ("config", "set", json!({"app": "shop", "key": "A", "value": 1}), "bad-parameter"),
             ("route", "add", json!({"app": "shop", "guard": {"network": []}}), "bad-parameter"),
             ("route", "add", json!({"app": "shop", "guard": {"rate": {"requests": 1, "per": 1}}}), "bad-parameter"),
+            ("route", "add", json!({"app": "shop", "guard": {"basic": {"user": {}}}}), "bad-parameter"),
+            ("route", "add", json!({"app": "shop", "guard": {"basic": {"users": {"a": "secret"}}}}), "bad-route"),
             ("config", "unset", json!({"app": "shop", "key": "B"}), "unknown-key"),
             ("app", "hold", json!({"app": "Shop", "hold": true}), "bad-name"),
             ("route", "remove", json!({"app": "shop", "host": "a.b"}), "unknown-route"),

@@ -362,6 +362,23 @@ mod tests {
     }
 
     #[test]
+    fn users_of_a_route_have_hashes_alone() {
+        let hash = format!("pbkdf2-sha512$10000$AAAAAAAAAAAAAAAAAAAAAA${}A", "A".repeat(85));
+        let of = |hash: &str| {
+            let text = format!("command = \"./x\"\nport = 80\n[guard.basic]\nusers = {{ ada = \"{hash}\" }}\n");
+            resolved(&text, &DesiredApp::default()).map(|resolved| resolved.release.traffic.routes)
+        };
+        let routes = of(&hash).expect("sound");
+        let basic = routes[0].guard.basic.as_ref().expect("asked for");
+        assert_eq!((basic.realm.as_str(), basic.users["ada"].as_str()), ("restricted", hash.as_str()));
+        assert!(!format!("{routes:?}").contains("pbkdf2"), "no hash in a log");
+        let shown = serde_json::to_string(&routes[0].shown()).expect("serialises");
+        assert!(shown.contains("ada") && !shown.contains("pbkdf2"), "{shown}");
+        let error = of("secret").expect_err("refused").to_string();
+        assert!(error.contains("platformctl route password") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
     fn a_route_of_the_environment_does_not_open_a_guarded_app() {
         let text = "command = \"./x\"\nport = 80\n[guard]\nnetworks = [\"10.0.0.0/8\"]\n";
         let own = |host: &str| Route::new(Some(host.to_owned()), "/", ProcessName::default_name());

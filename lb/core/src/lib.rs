@@ -5,6 +5,7 @@
 //!
 //! Start at [`v1`] for what the controller publishes, at [`table`] for its checked form, at [`route`] for a request.
 
+pub mod basic;
 pub mod challenge;
 pub mod cohort;
 pub mod drain;

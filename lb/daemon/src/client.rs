@@ -82,6 +82,9 @@ impl<H: Http> Client<H> {
             out.line("X-Request-Id", request_id.as_bytes());
         }
         compose::told(out, told.notice, &told.marks);
+        if let Some(realm) = &refusal.realm {
+            out.display("WWW-Authenticate", format_args!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
+        }
         if let Some(seconds) = refusal.retry_after_s {
             out.display("Retry-After", seconds);
         }

@@ -10,6 +10,7 @@ use lb_core::guard::{self, Crossing};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 
+use crate::admission::Admission;
 use crate::certificates::Shaken;
 use crate::marks::{Marks, PLACE_COOKIE, STICKY_COOKIE};
 
@@ -81,6 +82,8 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) instance: SocketAddr,
     pub(crate) edits: Option<&'a HeaderEdits>,
     pub(crate) notice: Option<&'a str>,
+    /// Who it is from, where that was asked.
+    pub(crate) admission: Option<&'a Admission>,
     /// It goes to another instance as well, and nobody waits for the answer of this one.
     pub(crate) is_copy: bool,
 }
@@ -108,11 +111,15 @@ pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &Reques
             | Known::Origin => false,
         };
         let is_nominated = || framing.nominates && framing::is_nominated(&head.fields, field.name);
-        if goes_on && !is_nominated() && !replaces(edits, field.name) {
+        let ends_here = || forwarded.admission.is_some_and(|admission| admission.takes_out(field.name));
+        if goes_on && !is_nominated() && !replaces(edits, field.name) && !ends_here() {
             out.line(field.name, field.value);
         }
     }
     add(out, edits);
+    for (name, value) in forwarded.admission.iter().flat_map(|admission| &admission.lines) {
+        out.line(name, value);
+    }
     if framing.upgrade {
         out.line("Connection", b"upgrade");
     }
@@ -213,7 +220,7 @@ fn replaces(edits: Option<&HeaderEdits>, name: &str) -> bool {
 }
 
 /// Whether many app servers take both for one name: in every letter case, and with `_` for `-`.
-fn is_twin(one: &str, two: &str) -> bool {
+pub(crate) fn is_twin(one: &str, two: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     one.len() == two.len() && one.bytes().map(plain).eq(two.bytes().map(plain))
 }
@@ -266,6 +273,7 @@ mod tests {
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: None,
             notice: None,
+            admission: None,
             is_copy: false,
         };
         let mut out = Vec::new();
@@ -336,6 +344,7 @@ mod tests {
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: Some(&edits),
             notice: None,
+            admission: None,
             is_copy: false,
         };
         let mut out = Vec::new();

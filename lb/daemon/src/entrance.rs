@@ -31,8 +31,16 @@ pub(crate) struct Asked<'a> {
     pub(crate) body: BodyLength,
 }
 
+/// What came of it.
+pub(crate) enum Entered {
+    Inside,
+    /// Who the request is from has to be found out first: as this rule asks.
+    Asks(Arc<Rule>),
+}
+
 enum Step {
     Entered,
+    Asks(Arc<Rule>),
     /// The gate closed this instant.
     Closed,
     /// Until a later snapshot; with what to say when that takes too long.
@@ -57,14 +65,15 @@ impl Entrance {
     }
 
     /// Finds, chooses and enters. On a closed gate the newer snapshot is already there.
-    pub(crate) async fn enter(&self, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<(), Refusal> {
+    pub(crate) async fn enter(&self, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<Entered, Refusal> {
         let mut refused = 0;
         loop {
             // Not held over a wait: a guard is one of few.
             let (line, seen, refusal) = {
                 let snapshot = self.balancer.snapshot.load();
                 match self.decide(&snapshot, ctx, asked)? {
-                    Step::Entered => return Ok(()),
+                    Step::Entered => return Ok(Entered::Inside),
+                    Step::Asks(rule) => return Ok(Entered::Asks(rule)),
                     Step::Closed => {
                         refused += 1;
                         if refused > REFUSED_ENTRIES_MAX {
@@ -107,10 +116,10 @@ impl Entrance {
     /// Whether the route lets the request through, and what of both bodies. It counts once, however often it waits or is
     /// sent again.
     fn guarded(&self, client: IpAddr, is_counted: &mut bool, rule: &Rule, asked: &Asked<'_>) -> Result<Sizes, Refusal> {
-        let guard = &rule.route.guard;
-        if guard.is_empty() {
+        if !rule.is_guarded() {
             return Ok(Sizes::default());
         }
+        let guard = &rule.route.guard;
         guard::check(guard, client, asked.body).map_err(|denied| Refusal::denied(&denied))?;
         if let Some(cors) = &guard.cors
             && let crossing @ Crossing::Preflight(_) = guard::crossing(cors, asked.method, asked.fields)
@@ -153,6 +162,9 @@ impl Entrance {
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         self.proven(ctx, &ask, section)?;
         ctx.sizes = self.guarded(ctx.connection.client, &mut ctx.is_counted, rule, asked)?;
+        if rule.asks_who() && !ctx.admission.as_ref().is_some_and(|admission| admission.is_of(rule)) {
+            return Ok(Step::Asks(Arc::clone(rule)));
+        }
         if let Some(redirect) = redirect {
             return Err(redirect);
         }

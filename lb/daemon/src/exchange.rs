@@ -21,6 +21,7 @@ use lb_core::retry::{self, Failure, Sent};
 use lb_core::{guard, host, path};
 use tokio::net::TcpStream;
 
+use crate::admission;
 use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
 use crate::client::{Client, Told};
 use crate::compose::{self, Answered, Forwarded};
@@ -110,7 +111,7 @@ impl Exchange<'_> {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
             let query = target.split_once('?').map_or("", |(_, query)| query);
             let asked = Asked { method: client.head.method(), query, fields: &client.head.fields, body: framing.body };
-            match client.http.unless_ended(self.data.entrance.enter(ctx, &asked)).await {
+            match client.http.unless_ended(admission::enter(self.data, ctx, &asked)).await {
                 Some(Ok(())) => {}
                 // When none is left to try, the first failure is the better answer.
                 Some(Err(refusal)) => return self.refuse(client, ctx, &framing, first.unwrap_or(refusal)).await,
@@ -274,6 +275,7 @@ impl Exchange<'_> {
             instance: entry.backend().address,
             edits: ctx.rule.as_ref().map(|rule| &rule.route.request_headers),
             notice: ctx.notice.as_deref(),
+            admission: ctx.admission.as_deref(),
             is_copy: false,
         };
         if let Some((backend, counters)) = ctx.copy.take()

@@ -8,6 +8,7 @@
 //! Start at [`run`]; one request is in `exchange`, a table swap in `balancer`.
 
 mod admin;
+mod admission;
 mod attempt;
 mod backend;
 mod balancer;
@@ -40,6 +41,7 @@ mod page;
 mod patience;
 mod pool;
 mod probe;
+mod proofs;
 mod proxied;
 mod rates;
 mod refusal;

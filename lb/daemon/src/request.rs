@@ -8,6 +8,7 @@ use appbase_core::v1::Protocol;
 use lb_core::preview;
 use lb_core::rule::Rule;
 
+use crate::admission::Admission;
 use crate::backend::{Backend, Entry};
 use crate::balancer::Balancer;
 use crate::connection::Connection;
@@ -39,6 +40,8 @@ pub(crate) struct RequestContext {
     pub(crate) sizes: Sizes,
     /// It was counted in its route's rate.
     pub(crate) is_counted: bool,
+    /// Who it is from, where its route asked.
+    pub(crate) admission: Option<Box<Admission>>,
     /// What the instance speaks.
     pub(crate) protocol: Protocol,
     /// Where it is now; dropping it leaves.
@@ -112,6 +115,7 @@ impl RequestContext {
             rule: None,
             sizes: Sizes::default(),
             is_counted: false,
+            admission: None,
             protocol: Protocol::default(),
             entry: None,
             tried: Vec::new(),

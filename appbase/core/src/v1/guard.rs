@@ -1,10 +1,11 @@
 //! Guard: what a route asks of a request before an app gets it, and of an answer before a client does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::Prefix;
+use crate::v1::PasswordHash;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Guard {
@@ -21,11 +22,37 @@ pub struct Guard {
     pub rate: Option<Rate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Basic>,
 }
 
 impl Guard {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// As people are shown it: without the hashes of passwords.
+    pub fn shown(&self) -> Self {
+        let mut shown = self.clone();
+        for hash in shown.basic.iter_mut().flat_map(|basic| basic.users.values_mut()) {
+            *hash = PasswordHash::hidden();
+        }
+        shown
+    }
+}
+
+/// Only who gives the name and the password of one of these (RFC 7617).
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Basic {
+    /// What people are told that they sign in to.
+    #[serde(default = "Basic::usual_realm")]
+    pub realm: String,
+    pub users: BTreeMap<String, PasswordHash>,
+}
+
+impl Basic {
+    pub fn usual_realm() -> String {
+        "restricted".to_owned()
     }
 }
 

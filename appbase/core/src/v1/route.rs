@@ -99,6 +99,11 @@ impl Route {
         }
     }
 
+    /// As people are shown it.
+    pub fn shown(&self) -> Self {
+        Self { guard: self.guard.shown(), ..self.clone() }
+    }
+
     /// Which requests: `HOST/PATH`, and what else is wanted of them.
     pub fn wants(&self) -> String {
         let mut text = format!("{}{}", self.host.as_deref().unwrap_or("*"), self.path);

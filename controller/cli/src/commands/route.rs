@@ -1,6 +1,7 @@
 //! `route ls | test | add | rm`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use appbase_core::v1::{Guard, HeaderEdits, Rate, RateOf, Redirect, Route};
@@ -11,6 +12,7 @@ use controller_core::v1::state::Operation;
 use serde_json::json;
 
 use super::config::change;
+use super::users;
 use crate::api::{encode, operation};
 use crate::args::Pair;
 use crate::error::{Exit, Failure};
@@ -46,6 +48,8 @@ enum Verb {
         #[arg(long)]
         later: bool,
     },
+    /// Ask for a password, or read a line of stdin, and print the hash that [guard.basic] and --basic take
+    Password,
     /// Which rule and which instances a URL would get, without sending it
     Test {
         // Not `url`: that is the controller's, everywhere.
@@ -138,17 +142,28 @@ struct Guarded {
     /// The most bytes of an answer's body
     #[arg(long, value_name = "BYTES")]
     response_max: Option<u64>,
+    /// Only who has a name and password of this file, - for stdin: NAME:PASSWORD or NAME:HASH on each line; hashes are sent
+    #[arg(long, value_name = "FILE")]
+    basic: Option<PathBuf>,
+    /// What they are told that they sign in to
+    #[arg(long, value_name = "TEXT", requires = "basic")]
+    realm: Option<String>,
 }
 
 impl Guarded {
-    fn guard(self) -> Guard {
-        Guard {
+    fn guard(self) -> Result<Guard, Failure> {
+        let mut basic = self.basic.as_deref().map(users::of_file).transpose()?;
+        if let (Some(basic), Some(realm)) = (&mut basic, self.realm) {
+            basic.realm = realm;
+        }
+        Ok(Guard {
             networks: self.networks.into_iter().collect(),
             request_bytes_max: self.request_max,
             response_bytes_max: self.response_max,
             rate: self.rate,
             cors: None,
-        }
+            basic,
+        })
     }
 }
 
@@ -178,12 +193,16 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
         }
         Verb::Add(added) => {
             let Added { app, rule, wanted, process, done, guarded, later } = *added;
-            let route = Route { guard: guarded.guard(), ..done.apply(wanted.route(rule, process)?)? };
+            let route = Route { guard: guarded.guard()?, ..done.apply(wanted.route(rule, process)?)? };
             return change(session, &app, vec![operation_of(session, "add", &app, &route)?], later).await;
         }
         Verb::Rm { app, rule, wanted, process, later } => {
             let route = wanted.route(rule, process)?;
             return change(session, &app, vec![operation_of(session, "remove", &app, &route)?], later).await;
+        }
+        Verb::Password => {
+            let hash = users::asked()?;
+            output.show(&hash, || format!("{}\n", hash.as_str()))?;
         }
         Verb::Test { tested, method, headers } => {
             let method =

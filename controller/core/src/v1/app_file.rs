@@ -70,6 +70,7 @@ pub struct GuardFile {
     pub response_max: Option<String>,
     pub rate: Option<RateFile>,
     pub cors: Option<CorsFile>,
+    pub basic: Option<BasicFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -91,6 +92,14 @@ pub struct CorsFile {
     pub expose: BTreeSet<String>,
     pub credentials: bool,
     pub seconds: Option<u32>,
+}
+
+/// Names and hashes of passwords.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BasicFile {
+    pub realm: Option<String>,
+    pub users: BTreeMap<String, String>,
 }
 
 /// `HeaderEdits`, strictly.

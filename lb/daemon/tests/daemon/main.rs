@@ -1,6 +1,7 @@
 //! The load balancer in process, between a stand-in controller, apps on this machine, and clients that hide nothing.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod admission;
 mod answers;
 mod app;
 mod balance;
