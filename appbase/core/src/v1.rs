@@ -15,7 +15,7 @@ pub mod status;
 pub mod table;
 
 pub use balance::{Balance, BalancePolicy, HashKey};
-pub use guard::{Basic, Cors, Guard, Rate, RateOf};
+pub use guard::{Basic, Cors, Forward, Guard, Rate, RateOf};
 pub use https::{Certificate, HttpsPolicy, PrivateKey, Tls};
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
 pub use password::{HashParts, PasswordHash};

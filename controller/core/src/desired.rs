@@ -184,9 +184,11 @@ const ROUTE_KEYS: [&str; 12] = [
     "guard",
 ];
 /// Of a guard and of what is in it: one that is misspelt would leave a route open.
-const GUARD_KEYS: [&str; 6] = ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors", "basic"];
+const GUARD_KEYS: [&str; 7] =
+    ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors", "basic", "forward"];
 const RATE_KEYS: [&str; 4] = ["requests", "seconds", "burst", "of"];
 const BASIC_KEYS: [&str; 2] = ["realm", "users"];
+const FORWARD_KEYS: [&str; 5] = ["app", "process", "path", "send", "copy"];
 const CORS_KEYS: [&str; 6] = ["origins", "methods", "headers", "expose", "credentials", "seconds"];
 
 const COHORT_KEYS: [&str; 4] = ["path", "headers", "cookies", "networks"];
@@ -258,6 +260,7 @@ impl<'a> Params<'a> {
             ("rate", &guard["rate"], &RATE_KEYS[..]),
             ("cors", &guard["cors"], &CORS_KEYS[..]),
             ("basic", &guard["basic"], &BASIC_KEYS[..]),
+            ("forward", &guard["forward"], &FORWARD_KEYS[..]),
         ] {
             let mut names = value.as_object().into_iter().flat_map(|object| object.keys());
             if let Some(unknown) = names.find(|name| !keys.contains(&name.as_str())) {

@@ -379,6 +379,20 @@ mod tests {
     }
 
     #[test]
+    fn another_app_may_decide() {
+        let of = |forward: &str| {
+            let text = format!("command = \"./x\"\nport = 80\n[guard]\nforward = {forward}\n");
+            resolved(&text, &DesiredApp::default()).map(|resolved| resolved.release.traffic.routes[0].guard.clone())
+        };
+        let guard = of("{ app = \"auth\", path = \"/check\", copy = [\"X-User\"] }").expect("sound");
+        let forward = guard.forward.expect("asked for");
+        assert_eq!((forward.app.as_str(), forward.process.as_str(), forward.path.as_str()), ("auth", "web", "/check"));
+        let error = of("{ app = \"auth\", path = \"/check\", copy = [\"Host\"] }").expect_err("refused").to_string();
+        assert!(error.contains("[guard]: forward: header Host"), "{error}");
+        assert!(of("{ app = \"auth\", path = \"/\", copied = [] }").is_err());
+    }
+
+    #[test]
     fn a_route_of_the_environment_does_not_open_a_guarded_app() {
         let text = "command = \"./x\"\nport = 80\n[guard]\nnetworks = [\"10.0.0.0/8\"]\n";
         let own = |host: &str| Route::new(Some(host.to_owned()), "/", ProcessName::default_name());

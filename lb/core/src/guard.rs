@@ -7,7 +7,7 @@ use std::time::Duration;
 use appbase_core::v1::{Cors, Guard, Rate, RateOf};
 
 use crate::http1::{BodyLength, Fields};
-use crate::{basic, rule};
+use crate::{basic, forward, rule};
 
 /// Why a request does not come to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +140,8 @@ pub fn check_guard(guard: &Guard) -> Result<(), String> {
         }
     }
     guard.cors.as_ref().map_or(Ok(()), check_cors)?;
-    guard.basic.as_ref().map_or(Ok(()), basic::check)
+    guard.basic.as_ref().map_or(Ok(()), basic::check)?;
+    guard.forward.as_ref().map_or(Ok(()), forward::check)
 }
 
 fn check_cors(cors: &Cors) -> Result<(), String> {

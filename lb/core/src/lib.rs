@@ -11,6 +11,7 @@ pub mod cohort;
 pub mod drain;
 pub mod eject;
 pub mod explain;
+pub mod forward;
 pub mod guard;
 pub mod health;
 pub mod host;

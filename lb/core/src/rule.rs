@@ -83,7 +83,7 @@ impl Rule {
 
     /// It asks who a request is from.
     pub fn asks_who(&self) -> bool {
-        self.is_guarded && self.route.guard.basic.is_some()
+        self.is_guarded && (self.route.guard.basic.is_some() || self.route.guard.forward.is_some())
     }
 
     /// Whether a request is its own, the host left aside.
@@ -181,7 +181,7 @@ pub(crate) fn fits(pattern: &str, value: &[u8]) -> bool {
 }
 
 /// Fields that say how long a message is or where its connection ends, and those that lb itself sets.
-const NOT_EDITED: [&str; 10] = [
+pub(crate) const NOT_EDITED: [&str; 10] = [
     "connection",
     "content-length",
     "expect",

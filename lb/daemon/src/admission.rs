@@ -3,6 +3,9 @@
 //!
 //! What a route asks beside this is the entrance's: it comes first, because it costs nothing.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use appbase_core::v1::Basic;
@@ -12,6 +15,7 @@ use lb_core::rule::Rule;
 use crate::balancer::Balancer;
 use crate::compose::is_twin;
 use crate::entrance::{Asked, Entered};
+use crate::inquiry;
 use crate::listen::Data;
 use crate::proofs::{Busy, TRIES};
 use crate::refusal::Refusal;
@@ -30,42 +34,47 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    pub(crate) fn is_of(&self, rule: &Rule) -> bool {
-        self.rule.id == rule.id && self.rule.route.guard == rule.route.guard
+    pub(crate) fn is_of(&self, rule: &Arc<Rule>) -> bool {
+        let asks_the_same = || self.rule.id == rule.id && self.rule.route.guard == rule.route.guard;
+        Arc::ptr_eq(&self.rule, rule) || asks_the_same()
     }
 
     /// Whether this line of the client's own ends at lb.
     pub(crate) fn takes_out(&self, name: &str) -> bool {
-        self.rule.route.guard.basic.is_some() && is_twin(name, basic::FIELD)
+        let guard = &self.rule.route.guard;
+        let copied = guard.forward.iter().flat_map(|forward| &forward.copy);
+        (guard.basic.is_some() && is_twin(name, basic::FIELD)) || copied.into_iter().any(|copied| is_twin(name, copied))
     }
 }
 
 /// Finds out who a request is from where that is asked, then finds, chooses and enters.
-pub(crate) async fn enter(data: &Data, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<(), Refusal> {
+pub(crate) async fn enter(data: &Rc<Data>, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<(), Refusal> {
     loop {
         match data.entrance.enter(ctx, asked).await? {
             Entered::Inside => return Ok(()),
             // A table that changed meanwhile may ask something else; then it is asked.
             Entered::Asks(rule) => {
-                let admission = Box::pin(admit(data, ctx, asked, rule)).await?;
-                ctx.admission = Some(admission);
+                ctx.admission = Some(admit(data, ctx, asked, rule).await?);
             }
         }
     }
 }
 
-async fn admit(
-    data: &Data,
-    ctx: &RequestContext,
-    asked: &Asked<'_>,
-    rule: Arc<Rule>,
-) -> Result<Box<Admission>, Refusal> {
-    let mut lines = Vec::new();
-    if let Some(basic) = &rule.route.guard.basic {
-        let user = signed_in(&data.balancer, ctx, asked, &rule, basic).await?;
-        lines.push((USER.to_owned(), user.into_bytes()));
-    }
-    Ok(Box::new(Admission { rule, lines }))
+type Admitting<'a> = Pin<Box<dyn Future<Output = Result<Box<Admission>, Refusal>> + 'a>>;
+
+/// In a box: an inquiry is an exchange within this one.
+fn admit<'a>(data: &'a Rc<Data>, ctx: &'a RequestContext, asked: &'a Asked<'_>, rule: Arc<Rule>) -> Admitting<'a> {
+    Box::pin(async move {
+        let mut lines = Vec::new();
+        if let Some(basic) = &rule.route.guard.basic {
+            let user = signed_in(&data.balancer, ctx, asked, &rule, basic).await?;
+            lines.push((USER.to_owned(), user.into_bytes()));
+        }
+        if let Some(forward) = &rule.route.guard.forward {
+            lines.extend(inquiry::ask(data, ctx, asked, &rule, forward).await?);
+        }
+        Ok(Box::new(Admission { rule, lines }))
+    })
 }
 
 /// The name that goes with the password.

@@ -53,10 +53,14 @@ pub(crate) enum After {
 pub(crate) async fn carry<H: Http>(data: &Rc<Data>, client: &mut Client<H>) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
     client.connection.begin_request(ctx.number);
-    let mut exchange = Exchange { data, replay: Replay::default() };
-    let after = exchange.run(client, &mut ctx).await;
+    let after = carry_as(data, client, &mut ctx).await;
     drop(ctx);
     after
+}
+
+/// The same with what is known of it already.
+pub(crate) async fn carry_as<H: Http>(data: &Rc<Data>, client: &mut Client<H>, ctx: &mut RequestContext) -> After {
+    Exchange { data, replay: Replay::default() }.run(client, ctx).await
 }
 
 /// Answers what is no request, and closes.
@@ -110,7 +114,8 @@ impl Exchange<'_> {
         loop {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
             let query = target.split_once('?').map_or("", |(_, query)| query);
-            let asked = Asked { method: client.head.method(), query, fields: &client.head.fields, body: framing.body };
+            let (method, fields) = (client.head.method(), &client.head.fields);
+            let asked = Asked { method, target, query, fields, body: framing.body };
             match client.http.unless_ended(admission::enter(self.data, ctx, &asked)).await {
                 Some(Ok(())) => {}
                 // When none is left to try, the first failure is the better answer.

@@ -30,6 +30,7 @@ mod hold;
 mod http;
 mod http1;
 mod http2;
+mod inquiry;
 mod kind;
 mod listen;
 mod marks;

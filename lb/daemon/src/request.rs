@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use appbase_core::v1::Protocol;
+use lb_core::forward::Inquiry;
 use lb_core::preview;
 use lb_core::rule::Rule;
 
@@ -40,6 +41,8 @@ pub(crate) struct RequestContext {
     pub(crate) sizes: Sizes,
     /// It was counted in its route's rate.
     pub(crate) is_counted: bool,
+    /// It is lb's own, about another one.
+    pub(crate) inquiry: Option<Box<Inquiry>>,
     /// Who it is from, where its route asked.
     pub(crate) admission: Option<Box<Admission>>,
     /// What the instance speaks.
@@ -115,6 +118,7 @@ impl RequestContext {
             rule: None,
             sizes: Sizes::default(),
             is_counted: false,
+            inquiry: None,
             admission: None,
             protocol: Protocol::default(),
             entry: None,
@@ -142,6 +146,11 @@ impl RequestContext {
         self.end = End::Complete;
         self.status = Some(refusal.status);
         self.refusal = Some(refusal);
+    }
+
+    /// What lb answered itself.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// The answer is a long-lived stream.

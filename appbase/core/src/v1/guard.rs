@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Prefix;
 use crate::v1::PasswordHash;
+use crate::{AppName, Prefix, ProcessName};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Guard {
@@ -24,6 +24,8 @@ pub struct Guard {
     pub cors: Option<Cors>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basic: Option<Basic>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Forward>,
 }
 
 impl Guard {
@@ -54,6 +56,23 @@ impl Basic {
     pub fn usual_realm() -> String {
         "restricted".to_owned()
     }
+}
+
+/// Another app of the same environment is asked first, with a request of its own: what answers 2xx lets the request go on,
+/// every other answer is the client's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Forward {
+    pub app: AppName,
+    #[serde(default = "ProcessName::default_name")]
+    pub process: ProcessName,
+    /// Path and query that it is asked with.
+    pub path: String,
+    /// Header fields of the request that it gets; empty: the usual ones.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub send: BTreeSet<String>,
+    /// Header fields of its answer that the request goes on with. A client's own of these names end at lb.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub copy: BTreeSet<String>,
 }
 
 /// How many requests may come: `requests` in `seconds` on average, and `burst` at once.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use appbase_core::v1::{Guard, HeaderEdits, Rate, RateOf, Redirect, Route};
+use appbase_core::v1::{Forward, Guard, HeaderEdits, Rate, RateOf, Redirect, Route};
 use appbase_core::{AppName, Prefix, ProcessName};
 use clap::{Args, Subcommand};
 use controller_core::v1::api::{AppStatus, RouteTest, RouteView};
@@ -148,6 +148,15 @@ struct Guarded {
     /// What they are told that they sign in to
     #[arg(long, value_name = "TEXT", requires = "basic")]
     realm: Option<String>,
+    /// Another app of the environment is asked first, at this path: what answers 2xx lets a request go on
+    #[arg(long, value_name = "APP/PATH", value_parser = asked_app)]
+    forward: Option<(AppName, String)>,
+    /// A header of the request that it gets, instead of the usual ones; may be given more than once
+    #[arg(long, value_name = "NAME", requires = "forward")]
+    send: Vec<String>,
+    /// A header of its answer that the app behind the route gets; may be given more than once
+    #[arg(long, value_name = "NAME", requires = "forward")]
+    copy: Vec<String>,
 }
 
 impl Guarded {
@@ -163,8 +172,21 @@ impl Guarded {
             rate: self.rate,
             cors: None,
             basic,
+            forward: self.forward.map(|(app, path)| Forward {
+                app,
+                process: ProcessName::default_name(),
+                path,
+                send: self.send.into_iter().collect(),
+                copy: self.copy.into_iter().collect(),
+            }),
         })
     }
+}
+
+fn asked_app(text: &str) -> Result<(AppName, String), String> {
+    let (app, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let app = AppName::parse(app).map_err(|error| error.to_string())?;
+    Ok((app, if path.is_empty() { "/".to_owned() } else { path.to_owned() }))
 }
 
 fn network(text: &str) -> Result<Prefix, String> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{BalancePolicy, Check, HeaderEdits, Protocol, RateOf};
-use appbase_core::{Prefix, ProcessName};
+use appbase_core::{AppName, Prefix, ProcessName};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -71,6 +71,7 @@ pub struct GuardFile {
     pub rate: Option<RateFile>,
     pub cors: Option<CorsFile>,
     pub basic: Option<BasicFile>,
+    pub forward: Option<ForwardFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -100,6 +101,19 @@ pub struct CorsFile {
 pub struct BasicFile {
     pub realm: Option<String>,
     pub users: BTreeMap<String, String>,
+}
+
+/// `Forward`, strictly.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardFile {
+    pub app: AppName,
+    pub process: Option<ProcessName>,
+    pub path: String,
+    #[serde(default)]
+    pub send: BTreeSet<String>,
+    #[serde(default)]
+    pub copy: BTreeSet<String>,
 }
 
 /// `HeaderEdits`, strictly.

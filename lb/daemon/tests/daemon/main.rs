@@ -17,6 +17,7 @@ mod guards;
 mod health;
 mod hold;
 mod http2;
+mod inquiry;
 mod limits;
 mod moves;
 mod proxied;
