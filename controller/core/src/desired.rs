@@ -169,7 +169,7 @@ impl Operation {
 }
 
 /// What the commands of routes take, beside app and environment.
-const ROUTE_KEYS: [&str; 12] = [
+const ROUTE_KEYS: [&str; 13] = [
     "host",
     "path",
     "exact",
@@ -181,6 +181,7 @@ const ROUTE_KEYS: [&str; 12] = [
     "redirect",
     "request_headers",
     "response_headers",
+    "compress",
     "guard",
 ];
 /// Of a guard and of what is in it: one that is misspelt would leave a route open.

@@ -201,8 +201,11 @@ fn routes(
     }
     if traffic.contains_key(&web) {
         let path = file.path.as_deref().unwrap_or("/");
-        let main =
-            |host: &Option<String>| Route { guard: guard.clone(), ..Route::new(host.clone(), path, web.clone()) };
+        let main = |host: &Option<String>| Route {
+            compress: file.compress,
+            guard: guard.clone(),
+            ..Route::new(host.clone(), path, web.clone())
+        };
         routes.extend(hosts.iter().map(main));
     }
     let count = file.routes.iter().map(|route| route.hosts.as_ref().map_or(hosts.len(), Vec::len)).sum::<usize>();
@@ -213,6 +216,7 @@ fn routes(
         let own = described.guard.as_ref().map(|own| guards::guard(&format!("routes {}, guard", at + 1), own));
         let guard = own.transpose()?.unwrap_or_else(|| guard.clone());
         let route = further_route(described, guard).map_err(|reason| ResolveError::Route { number: at + 1, reason })?;
+        let route = Route { compress: described.compress.unwrap_or(file.compress), ..route };
         match &described.hosts {
             None => routes.extend(hosts.iter().map(|host| Route { host: host.clone(), ..route.clone() })),
             // One host leads to one environment.
@@ -376,6 +380,17 @@ mod tests {
         assert!(shown.contains("ada") && !shown.contains("pbkdf2"), "{shown}");
         let error = of("secret").expect_err("refused").to_string();
         assert!(error.contains("platformctl route password") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn answers_are_packed_where_that_is_asked_for() {
+        let text = "command = \"./x\"\nport = 80\ncompress = true\n[[routes]]\npath = \"/raw\"\ncompress = false\n\
+                    [[routes]]\npath = \"/x\"\n";
+        let routes = resolved(text, &DesiredApp::default()).expect("sound").release.traffic.routes;
+        let of = |path: &str| routes.iter().find(|route| route.path == path).expect("a route").compress;
+        assert_eq!((of("/"), of("/x"), of("/raw")), (true, true, false));
+        let plain = resolved("command = \"./x\"\nport = 80\n", &DesiredApp::default()).expect("sound");
+        assert!(plain.release.traffic.routes.iter().all(|route| !route.compress));
     }
 
     #[test]

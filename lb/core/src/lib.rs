@@ -8,6 +8,7 @@
 pub mod basic;
 pub mod challenge;
 pub mod cohort;
+pub mod compress;
 pub mod drain;
 pub mod eject;
 pub mod explain;

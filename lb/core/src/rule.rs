@@ -60,9 +60,9 @@ impl fmt::Display for Miss<'_> {
 impl Rule {
     pub(crate) fn new(route: Route, section: &Arc<Section>) -> Self {
         let id = pick::hash(format!("{} {}", section.key, route.wants()).as_bytes());
-        let Route { rewrite, request_headers, response_headers, guard, .. } = &route;
+        let Route { rewrite, request_headers, response_headers, compress, guard, .. } = &route;
         let edits = !request_headers.is_empty() || !response_headers.is_empty();
-        let changes_messages = rewrite.is_some() || guard.cors.is_some() || edits;
+        let changes_messages = rewrite.is_some() || guard.cors.is_some() || edits || *compress;
         let is_guarded = !guard.is_empty();
         Self { section: Arc::clone(section), id, changes_messages, is_guarded, route }
     }

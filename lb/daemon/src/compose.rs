@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use appbase_core::v1::{Cors, HeaderEdits};
+use lb_core::compress::Packing;
 use lb_core::guard::{self, Crossing};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
@@ -151,6 +152,7 @@ pub(crate) struct Answered<'a> {
     pub(crate) edits: Option<&'a HeaderEdits>,
     /// The route's, and what it has for this request.
     pub(crate) cors: Option<(&'a Cors, Crossing<'a>)>,
+    pub(crate) packing: Packing,
     pub(crate) marks: Marks,
     pub(crate) notice: Option<&'a str>,
 }
@@ -172,9 +174,13 @@ pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &Resp
                 || (answered.cors.is_some() && is_of_cors(field.name))
         };
         if goes_on && !is_ours() && !is_nominated() && !replaces(answered.edits, field.name) {
-            out.line(field.name, field.value);
+            match answered.packing {
+                Packing::Gzip => packed_line(out, field.name, field.value),
+                Packing::None | Packing::Varies => out.line(field.name, field.value),
+            }
         }
     }
+    packed(out, answered.packing);
     add(out, answered.edits);
     if let Some((cors, crossing)) = &answered.cors {
         guard::cors_lines(cors, crossing, |name, value| out.line(name, value.as_bytes()));
@@ -193,6 +199,24 @@ pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &Resp
     }
     out.length(answered.body);
     out.end();
+}
+
+/// A line of an answer that is packed: its tag is no longer of these bytes exactly, and no part of them can be asked for.
+fn packed_line(out: &mut impl Lines, name: &str, value: &[u8]) {
+    match name.len() {
+        4 if name.eq_ignore_ascii_case("etag") && !value.starts_with(b"W/") => out.line(name, &[b"W/", value].concat()),
+        13 if name.eq_ignore_ascii_case("accept-ranges") => {}
+        _ => out.line(name, value),
+    }
+}
+
+fn packed(out: &mut impl Lines, packing: Packing) {
+    if packing == Packing::Gzip {
+        out.line("Content-Encoding", b"gzip");
+    }
+    if packing != Packing::None {
+        out.line("Vary", b"Accept-Encoding");
+    }
 }
 
 fn is_of_cors(name: &str) -> bool {
@@ -297,6 +321,7 @@ mod tests {
             connection: Some("close"),
             edits: None,
             cors: None,
+            packing: Packing::None,
             marks: Marks::default(),
             notice: None,
         };
@@ -318,6 +343,7 @@ mod tests {
                 connection: None,
                 edits: None,
                 cors: None,
+                packing: Packing::None,
                 marks: Marks::default(),
                 notice: None,
             },
@@ -364,6 +390,7 @@ mod tests {
             connection: None,
             edits: Some(&edits),
             cors: None,
+            packing: Packing::None,
             marks: Marks::default(),
             notice: None,
         };

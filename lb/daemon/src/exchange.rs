@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use appbase_core::v1::Protocol;
+use lb_core::compress::Packing;
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead};
 use lb_core::retry::{self, Failure, Sent};
@@ -33,6 +34,7 @@ use crate::kind;
 use crate::listen::Data;
 use crate::mirror;
 use crate::pool::Instance;
+use crate::press;
 use crate::refusal::Refusal;
 use crate::request::{Access, End, RequestContext};
 use crate::tunnel::Tunnel;
@@ -433,6 +435,7 @@ impl Exchange<'_> {
             connection,
             edits,
             cors: None,
+            packing: Packing::None,
             marks: ctx.marks,
             notice: ctx.notice.as_deref(),
         };
@@ -470,7 +473,10 @@ async fn pass_on<H: Http, I: Answers>(
     // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
     let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*data.stopping.borrow();
     let before = attempt.client.http.written();
-    let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, answer);
+    let rule = ctx.rule.as_deref().filter(|_| !is_stream);
+    let (packing, press) = press::choose(rule, &attempt.client.head, &attempt.instance.head, answer.body);
+    attempt.press = press;
+    let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, answer, packing);
     if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
         tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
         let client = attempt.client;
@@ -534,11 +540,13 @@ fn begin_answer<H: Http, I: Answers>(
     ctx: &RequestContext,
     may_go_on: bool,
     answer: &ResponseFraming,
+    packing: Packing,
 ) -> bool {
     let old = client.head.is_http10();
     let body = match answer.body {
         BodyLength::UntilClose | BodyLength::Chunked if old => BodyLength::UntilClose,
         BodyLength::UntilClose => BodyLength::Chunked,
+        _ if packing == Packing::Gzip => BodyLength::Chunked,
         body => body,
     };
     let goes_on = may_go_on && body != BodyLength::UntilClose;
@@ -552,6 +560,7 @@ fn begin_answer<H: Http, I: Answers>(
         connection,
         edits,
         cors,
+        packing,
         marks: ctx.marks,
         notice: ctx.notice.as_deref(),
     };

@@ -41,6 +41,7 @@ mod pace;
 mod page;
 mod patience;
 mod pool;
+mod press;
 mod probe;
 mod proofs;
 mod proxied;

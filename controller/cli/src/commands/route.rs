@@ -125,6 +125,9 @@ struct Done {
     /// Take a header away before the client sees it; may be given more than once
     #[arg(long = "drop-response-header", value_name = "NAME")]
     drop_response_headers: Vec<String>,
+    /// Pack answers (gzip) for clients that take it
+    #[arg(long)]
+    compress: bool,
 }
 
 /// What is asked of the requests before the app gets them.
@@ -286,6 +289,7 @@ impl Done {
             redirect: self.redirect.map(|to| Redirect { to, status: self.status }),
             request_headers: edits(self.request_headers, self.drop_request_headers)?,
             response_headers: edits(self.response_headers, self.drop_response_headers)?,
+            compress: self.compress,
             ..route
         })
     }

@@ -28,6 +28,8 @@ pub struct AppFile {
     pub limits: LimitsFile,
     pub values: BTreeMap<String, String>,
     pub traffic: TrafficFile,
+    /// Answers of all routes go out packed, unless one says otherwise; no unless given.
+    pub compress: bool,
     /// Of all routes that have none of their own.
     pub guard: GuardFile,
     pub https: HttpsFile,
@@ -57,6 +59,8 @@ pub struct RouteFile {
     pub status: Option<u16>,
     pub request_headers: EditsFile,
     pub response_headers: EditsFile,
+    /// The app's unless given.
+    pub compress: Option<bool>,
     /// Instead of the app's.
     pub guard: Option<GuardFile>,
 }

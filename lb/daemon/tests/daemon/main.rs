@@ -7,6 +7,7 @@ mod app;
 mod balance;
 mod challenges;
 mod client;
+mod compress;
 mod controller;
 mod drain;
 mod every;
