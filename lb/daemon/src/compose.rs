@@ -10,6 +10,7 @@ use lb_core::compress::Packing;
 use lb_core::guard::{self, Crossing};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
+use lb_core::trace::Context;
 
 use crate::admission::Admission;
 use crate::certificates::Shaken;
@@ -85,6 +86,8 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) notice: Option<&'a str>,
     /// Who it is from, where that was asked.
     pub(crate) admission: Option<&'a Admission>,
+    /// None: what the client says of that goes on as it is.
+    pub(crate) trace: Option<Context>,
     /// It goes to another instance as well, and nobody waits for the answer of this one.
     pub(crate) is_copy: bool,
 }
@@ -103,6 +106,9 @@ pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &Reques
             Known::Accept | Known::ContentType | Known::IdempotencyKey | Known::Other => true,
             Known::Expect => framing.expects_continue,
             Known::Upgrade => framing.upgrade,
+            Known::TraceParent => forwarded.trace.is_none(),
+            // It says more of the client's trace, so it goes with that one alone.
+            Known::TraceState => forwarded.trace.is_none_or(|trace| trace.parent.is_some()),
             Known::Connection
             | Known::ContentLength
             | Known::Host
@@ -130,6 +136,9 @@ pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &Reques
         out.line("X-Forwarded-Host", host.as_bytes());
     }
     out.line("X-Request-Id", forwarded.request_id.as_bytes());
+    if let Some(trace) = forwarded.trace {
+        out.display("traceparent", trace);
+    }
     if let Some(notice) = forwarded.notice {
         out.line(NOTICE, notice.as_bytes());
     }
@@ -298,6 +307,7 @@ mod tests {
             edits: None,
             notice: None,
             admission: None,
+            trace: None,
             is_copy: false,
         };
         let mut out = Vec::new();
@@ -371,6 +381,7 @@ mod tests {
             edits: Some(&edits),
             notice: None,
             admission: None,
+            trace: None,
             is_copy: false,
         };
         let mut out = Vec::new();

@@ -9,6 +9,7 @@ use lb_core::forward::Inquiry;
 use lb_core::preview;
 use lb_core::rule::Rule;
 
+use crate::account::{Account, Ended};
 use crate::admission::Admission;
 use crate::backend::{Backend, Entry};
 use crate::balancer::Balancer;
@@ -17,6 +18,8 @@ use crate::counters::{Outcome, ReleaseCounters};
 use crate::hold::Place;
 use crate::marks::Marks;
 use crate::refusal::Refusal;
+
+const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Numbers requests for the whole process; 0 is none.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -74,7 +77,8 @@ pub(crate) struct RequestContext {
     is_call: bool,
     /// When it was answered, or a stream's head came: its duration is until then.
     until: Option<Duration>,
-    pub(crate) access: Option<Access>,
+    /// What is told of it when it is over.
+    pub(crate) account: Option<Box<Account>>,
 }
 
 /// In bytes; none: any.
@@ -94,15 +98,6 @@ pub(crate) enum End {
     ClientGone,
     /// The answer broke off on the app's side.
     BrokeOff,
-}
-
-/// What the access log says beside the outcome.
-#[derive(Debug, Default)]
-pub(crate) struct Access {
-    pub(crate) method: String,
-    pub(crate) app: String,
-    pub(crate) release: u64,
-    pub(crate) instance: String,
 }
 
 impl RequestContext {
@@ -137,7 +132,7 @@ impl RequestContext {
             is_stream: false,
             is_call: false,
             until: None,
-            access: None,
+            account: None,
         }
     }
 
@@ -198,23 +193,33 @@ impl Drop for RequestContext {
         if let Some(counters) = &self.counters {
             counters.count(&outcome);
         }
-        if let Some(access) = &self.access {
-            tracing::info!(
-                request_id = self.id,
-                client = %self.connection.client,
-                method = access.method,
-                host = self.host.as_deref().map(|host| preview::masked(host).into_owned()),
-                path = self.path,
-                status = self.status,
-                code = self.refusal.as_ref().map(|refusal| refusal.code),
-                app = access.app,
-                release = access.release,
-                instance = access.instance,
-                attempts = self.attempts,
-                end = ?self.end,
-                ms = u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-                "request"
-            );
+        if let Some(account) = &self.account {
+            let failed = outcome.failed || self.status.is_some_and(|status| status >= 500);
+            let host = self.host.as_deref().map(preview::masked);
+            let ended = Ended {
+                unix_ms: self.balancer.clock.unix_ms(),
+                id: &self.id,
+                connection: &self.connection,
+                host: host.as_deref(),
+                path: &self.path,
+                status: self.status,
+                code: self.refusal.as_ref().map(|refusal| refusal.code),
+                end: self.end,
+                took: outcome.took,
+                attempts: self.attempts,
+            };
+            account.tell(ended, failed);
         }
     }
+}
+
+/// Whether a client's own is taken.
+pub(crate) fn is_request_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(crate) fn hex(high: u64, low: u64, out: &mut String) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{high:016x}{low:016x}");
 }

@@ -25,6 +25,8 @@ mod proxied;
 mod recorder;
 mod requests;
 mod routes;
+mod seen;
 mod stage;
+mod storm;
 mod streams;
 mod tls;
