@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use appbase_core::v1::Forward;
+use lb_core::basic;
 use lb_core::forward::{self, Inquiry};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 use lb_core::rule::Rule;
@@ -38,7 +39,7 @@ pub(crate) async fn ask(
     let inquiry = Inquiry::new(&rule.section.published.environment, forward, asked.method, asked.target);
     let connection = Connection::new(ctx.connection.client, ctx.connection.tls.clone());
     let mut asks = Client::new(Asking::default(), std::sync::Arc::clone(&connection), data.limits);
-    asks.head = head(asked, forward, &ctx.id).ok_or_else(|| Refusal::inquiry_failed(502))?;
+    asks.head = head(asked, rule, forward, &ctx.id).ok_or_else(|| Refusal::inquiry_failed(502))?;
     let mut own = RequestContext::new(&connection, &data.balancer);
     own.inquiry = Some(Box::new(inquiry));
     connection.begin_request(own.number);
@@ -72,11 +73,13 @@ pub(crate) async fn ask(
 }
 
 /// The head of the request that asks: `X-Forwarded-*` are of its rule.
-fn head(asked: &Asked<'_>, forward: &Forward, request_id: &str) -> Option<RequestHead> {
+fn head(asked: &Asked<'_>, rule: &Rule, forward: &Forward, request_id: &str) -> Option<RequestHead> {
     let mut text = Vec::with_capacity(512);
     text.begin_request("GET", &forward.path);
     for field in asked.fields.iter() {
-        if field.known == Known::Host || forward::is_sent(forward, field.name) {
+        // A password that lb itself asks for is nobody else's.
+        let is_lbs = rule.route.guard.basic.is_some() && field.name.eq_ignore_ascii_case(basic::FIELD);
+        if field.known == Known::Host || (!is_lbs && forward::is_sent(forward, field.name)) {
             text.line(field.name, field.value);
         }
     }

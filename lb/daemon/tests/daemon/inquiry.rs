@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use appbase_core::v1::{Forward, Guard};
+use appbase_core::v1::{Basic, Forward, Guard};
 use appbase_core::{AppName, ProcessName};
 use axum::Router;
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -28,6 +28,7 @@ async fn decide(method: Method, headers: HeaderMap) -> Response {
         headers.contains_key("content-length") || headers.contains_key("transfer-encoding"),
         text("x-own"),
     );
+    assert!(!headers.contains_key("authorization"), "nobody here sends one that is not lb's");
     match text("cookie").as_str() {
         "sid=large" => (StatusCode::FORBIDDEN, "x".repeat(70_000)).into_response(),
         "sid=silent" => std::future::pending().await,
@@ -107,6 +108,24 @@ async fn what_it_lets_in_goes_on_with_its_words() {
         assert_eq!((echoed.status.as_u16(), echoed.body.as_str()), (200, "a body"), "its body is the app's alone");
     }
     assert_eq!(app.hits(), 4);
+}
+
+#[tokio::test]
+async fn a_password_of_lbs_is_not_for_the_asked_app() {
+    let (stage, app) = start(config()).await;
+    let address = asked_app(&stage).await;
+    let mut table = guarded(&app);
+    let users = [("ada".to_owned(), kit::password::hash_in(10_000, b"b"))].into();
+    table.routes[0].guard.basic = Some(Basic { realm: Basic::usual_realm(), users });
+    stage.controller.publish(&[table, asked(&[("auth-1", address, Active)])]).await;
+    stage.up("auth-1").await;
+    let mut client = stage.client().await;
+    let mut asks = with_cookie(Method::GET, "/headers", "", "sid=1");
+    assert_eq!(client.send(asks.clone()).await.unwrap().status, 401);
+    asks.headers_mut().insert("authorization", "Basic YWRhOmI=".parse().unwrap());
+    let seen = client.send(asks).await.unwrap();
+    assert!(seen.status == 200 && seen.body.contains("x-user: ada\n"), "{seen:?}");
+    assert!(seen.body.contains("x-forwarded-user: ada\n") && !seen.body.contains("authorization"), "{seen:?}");
 }
 
 #[tokio::test]
