@@ -7,6 +7,7 @@ pub mod balance;
 pub mod guard;
 pub mod https;
 pub mod instance;
+pub mod password;
 pub mod probe;
 pub mod release;
 pub mod route;
@@ -14,9 +15,10 @@ pub mod status;
 pub mod table;
 
 pub use balance::{Balance, BalancePolicy, HashKey};
-pub use guard::{Cors, Guard, Rate, RateOf};
+pub use guard::{Basic, Cors, Forward, Guard, Rate, RateOf};
 pub use https::{Certificate, HttpsPolicy, PrivateKey, Tls};
 pub use instance::{InstanceConfig, InstanceExit, InstanceState, label};
+pub use password::{HashParts, PasswordHash};
 pub use probe::{Check, Probe};
 pub use release::{
     InstanceSpec, Limits, Policy, ProcessTraffic, Protocol, Release, Source, TrafficSpec, Value, VersionDocument,

@@ -11,6 +11,7 @@ pub mod faults;
 pub mod gate;
 pub mod keys;
 pub mod member;
+pub mod password;
 pub mod problem;
 pub mod process;
 pub mod random;

@@ -26,6 +26,7 @@ mod split;
 mod status;
 mod token;
 mod top;
+mod users;
 mod version;
 
 use clap::Subcommand;

@@ -169,7 +169,7 @@ impl Operation {
 }
 
 /// What the commands of routes take, beside app and environment.
-const ROUTE_KEYS: [&str; 12] = [
+const ROUTE_KEYS: [&str; 13] = [
     "host",
     "path",
     "exact",
@@ -181,11 +181,15 @@ const ROUTE_KEYS: [&str; 12] = [
     "redirect",
     "request_headers",
     "response_headers",
+    "compress",
     "guard",
 ];
 /// Of a guard and of what is in it: one that is misspelt would leave a route open.
-const GUARD_KEYS: [&str; 5] = ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors"];
+const GUARD_KEYS: [&str; 7] =
+    ["networks", "request_bytes_max", "response_bytes_max", "rate", "cors", "basic", "forward"];
 const RATE_KEYS: [&str; 4] = ["requests", "seconds", "burst", "of"];
+const BASIC_KEYS: [&str; 2] = ["realm", "users"];
+const FORWARD_KEYS: [&str; 5] = ["app", "process", "path", "send", "copy"];
 const CORS_KEYS: [&str; 6] = ["origins", "methods", "headers", "expose", "credentials", "seconds"];
 
 const COHORT_KEYS: [&str; 4] = ["path", "headers", "cookies", "networks"];
@@ -256,6 +260,8 @@ impl<'a> Params<'a> {
             ("guard", guard, &GUARD_KEYS[..]),
             ("rate", &guard["rate"], &RATE_KEYS[..]),
             ("cors", &guard["cors"], &CORS_KEYS[..]),
+            ("basic", &guard["basic"], &BASIC_KEYS[..]),
+            ("forward", &guard["forward"], &FORWARD_KEYS[..]),
         ] {
             let mut names = value.as_object().into_iter().flat_map(|object| object.keys());
             if let Some(unknown) = names.find(|name| !keys.contains(&name.as_str())) {
@@ -347,6 +353,8 @@ mod tests {
             ("config", "set", json!({"app": "shop", "key": "A", "value": 1}), "bad-parameter"),
             ("route", "add", json!({"app": "shop", "guard": {"network": []}}), "bad-parameter"),
             ("route", "add", json!({"app": "shop", "guard": {"rate": {"requests": 1, "per": 1}}}), "bad-parameter"),
+            ("route", "add", json!({"app": "shop", "guard": {"basic": {"user": {}}}}), "bad-parameter"),
+            ("route", "add", json!({"app": "shop", "guard": {"basic": {"users": {"a": "secret"}}}}), "bad-route"),
             ("config", "unset", json!({"app": "shop", "key": "B"}), "unknown-key"),
             ("app", "hold", json!({"app": "Shop", "hold": true}), "bad-name"),
             ("route", "remove", json!({"app": "shop", "host": "a.b"}), "unknown-route"),

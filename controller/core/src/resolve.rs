@@ -201,8 +201,11 @@ fn routes(
     }
     if traffic.contains_key(&web) {
         let path = file.path.as_deref().unwrap_or("/");
-        let main =
-            |host: &Option<String>| Route { guard: guard.clone(), ..Route::new(host.clone(), path, web.clone()) };
+        let main = |host: &Option<String>| Route {
+            compress: file.compress,
+            guard: guard.clone(),
+            ..Route::new(host.clone(), path, web.clone())
+        };
         routes.extend(hosts.iter().map(main));
     }
     let count = file.routes.iter().map(|route| route.hosts.as_ref().map_or(hosts.len(), Vec::len)).sum::<usize>();
@@ -213,6 +216,7 @@ fn routes(
         let own = described.guard.as_ref().map(|own| guards::guard(&format!("routes {}, guard", at + 1), own));
         let guard = own.transpose()?.unwrap_or_else(|| guard.clone());
         let route = further_route(described, guard).map_err(|reason| ResolveError::Route { number: at + 1, reason })?;
+        let route = Route { compress: described.compress.unwrap_or(file.compress), ..route };
         match &described.hosts {
             None => routes.extend(hosts.iter().map(|host| Route { host: host.clone(), ..route.clone() })),
             // One host leads to one environment.
@@ -359,6 +363,48 @@ mod tests {
             (of("/"), of("/x"), of("/open")),
             ((1, Some(1 << 20), None), (1, Some(1 << 20), None), (0, None, Some(1)))
         );
+    }
+
+    #[test]
+    fn users_of_a_route_have_hashes_alone() {
+        let hash = format!("pbkdf2-sha512$10000$AAAAAAAAAAAAAAAAAAAAAA${}A", "A".repeat(85));
+        let of = |hash: &str| {
+            let text = format!("command = \"./x\"\nport = 80\n[guard.basic]\nusers = {{ ada = \"{hash}\" }}\n");
+            resolved(&text, &DesiredApp::default()).map(|resolved| resolved.release.traffic.routes)
+        };
+        let routes = of(&hash).expect("sound");
+        let basic = routes[0].guard.basic.as_ref().expect("asked for");
+        assert_eq!((basic.realm.as_str(), basic.users["ada"].as_str()), ("restricted", hash.as_str()));
+        assert!(!format!("{routes:?}").contains("pbkdf2"), "no hash in a log");
+        let shown = serde_json::to_string(&routes[0].shown()).expect("serialises");
+        assert!(shown.contains("ada") && !shown.contains("pbkdf2"), "{shown}");
+        let error = of("secret").expect_err("refused").to_string();
+        assert!(error.contains("platformctl route password") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn answers_are_packed_where_that_is_asked_for() {
+        let text = "command = \"./x\"\nport = 80\ncompress = true\n[[routes]]\npath = \"/raw\"\ncompress = false\n\
+                    [[routes]]\npath = \"/x\"\n";
+        let routes = resolved(text, &DesiredApp::default()).expect("sound").release.traffic.routes;
+        let of = |path: &str| routes.iter().find(|route| route.path == path).expect("a route").compress;
+        assert_eq!((of("/"), of("/x"), of("/raw")), (true, true, false));
+        let plain = resolved("command = \"./x\"\nport = 80\n", &DesiredApp::default()).expect("sound");
+        assert!(plain.release.traffic.routes.iter().all(|route| !route.compress));
+    }
+
+    #[test]
+    fn another_app_may_decide() {
+        let of = |forward: &str| {
+            let text = format!("command = \"./x\"\nport = 80\n[guard]\nforward = {forward}\n");
+            resolved(&text, &DesiredApp::default()).map(|resolved| resolved.release.traffic.routes[0].guard.clone())
+        };
+        let guard = of("{ app = \"auth\", path = \"/check\", copy = [\"X-User\"] }").expect("sound");
+        let forward = guard.forward.expect("asked for");
+        assert_eq!((forward.app.as_str(), forward.process.as_str(), forward.path.as_str()), ("auth", "web", "/check"));
+        let error = of("{ app = \"auth\", path = \"/check\", copy = [\"Host\"] }").expect_err("refused").to_string();
+        assert!(error.contains("[guard]: forward: header Host"), "{error}");
+        assert!(of("{ app = \"auth\", path = \"/\", copied = [] }").is_err());
     }
 
     #[test]

@@ -185,7 +185,7 @@ pub fn explain(table: &Table, question: &Question<'_>, seen: impl Fn(&InstanceId
     let rule = Some(ExplainedRule {
         environment: section.environment.to_string(),
         app: section.app.to_string(),
-        route: rule.route.clone(),
+        route: rule.route.shown(),
         live: section.live,
     });
     Explanation { rule, outcome, detail, gets, instances, ..found }
@@ -196,7 +196,7 @@ fn considered((rule, takes): &(&Arc<Rule>, Result<(), Miss<'_>>)) -> Considered 
     Considered {
         environment: section.environment.to_string(),
         app: section.app.to_string(),
-        route: rule.route.clone(),
+        route: rule.route.shown(),
         miss: takes.err().map(|miss| miss.to_string()),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use appbase_core::v1::{Cors, Guard, Rate, RateOf};
 
 use crate::http1::{BodyLength, Fields};
-use crate::rule;
+use crate::{basic, forward, rule};
 
 /// Why a request does not come to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +41,15 @@ pub fn counted(of: RateOf, client: IpAddr) -> Option<IpAddr> {
     }
 }
 
+/// The time between two requests that come evenly.
+pub fn pace(rate: &Rate) -> Duration {
+    Duration::from_secs(rate.seconds.into()) / rate.requests.max(1)
+}
+
 /// Lets one more request through, or says when one may come. `due`: when, at the rate's own pace, the requests so far would
 /// all have come (the generic cell rate algorithm, ITU-T I.371); 0 at first. Both times are of one clock that only rises.
 pub fn pass(rate: &Rate, due: &mut Duration, now: Duration) -> Result<(), Duration> {
-    let between = Duration::from_secs(rate.seconds.into()) / rate.requests.max(1);
+    let between = pace(rate);
     let burst = rate.burst.unwrap_or(rate.requests).max(1);
     let allowed = between * (burst - 1);
     // A rate that was slower until now holds nobody up at its old pace.
@@ -134,7 +139,9 @@ pub fn check_guard(guard: &Guard) -> Result<(), String> {
             ));
         }
     }
-    guard.cors.as_ref().map_or(Ok(()), check_cors)
+    guard.cors.as_ref().map_or(Ok(()), check_cors)?;
+    guard.basic.as_ref().map_or(Ok(()), basic::check)?;
+    guard.forward.as_ref().map_or(Ok(()), forward::check)
 }
 
 fn check_cors(cors: &Cors) -> Result<(), String> {

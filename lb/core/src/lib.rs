@@ -5,11 +5,14 @@
 //!
 //! Start at [`v1`] for what the controller publishes, at [`table`] for its checked form, at [`route`] for a request.
 
+pub mod basic;
 pub mod challenge;
 pub mod cohort;
+pub mod compress;
 pub mod drain;
 pub mod eject;
 pub mod explain;
+pub mod forward;
 pub mod guard;
 pub mod health;
 pub mod host;

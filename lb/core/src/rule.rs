@@ -32,6 +32,9 @@ pub struct Rule {
     pub section: Arc<Section>,
     /// The same as long as it wants the same, from table to table.
     pub id: u64,
+    /// What is asked of each request, so that a plain rule costs one look.
+    changes_messages: bool,
+    is_guarded: bool,
 }
 
 /// Why a rule does not take a request.
@@ -57,7 +60,11 @@ impl fmt::Display for Miss<'_> {
 impl Rule {
     pub(crate) fn new(route: Route, section: &Arc<Section>) -> Self {
         let id = pick::hash(format!("{} {}", section.key, route.wants()).as_bytes());
-        Self { route, section: Arc::clone(section), id }
+        let Route { rewrite, request_headers, response_headers, compress, guard, .. } = &route;
+        let edits = !request_headers.is_empty() || !response_headers.is_empty();
+        let changes_messages = rewrite.is_some() || guard.cors.is_some() || edits || *compress;
+        let is_guarded = !guard.is_empty();
+        Self { section: Arc::clone(section), id, changes_messages, is_guarded, route }
     }
 
     pub fn process(&self) -> &ProcessName {
@@ -66,8 +73,17 @@ impl Rule {
 
     /// It does more than say where a request goes.
     pub fn changes_messages(&self) -> bool {
-        let Route { rewrite, request_headers, response_headers, guard, .. } = &self.route;
-        rewrite.is_some() || guard.cors.is_some() || !request_headers.is_empty() || !response_headers.is_empty()
+        self.changes_messages
+    }
+
+    /// It asks something of a request before the app gets it.
+    pub fn is_guarded(&self) -> bool {
+        self.is_guarded
+    }
+
+    /// It asks who a request is from.
+    pub fn asks_who(&self) -> bool {
+        self.is_guarded && (self.route.guard.basic.is_some() || self.route.guard.forward.is_some())
     }
 
     /// Whether a request is its own, the host left aside.
@@ -165,7 +181,7 @@ pub(crate) fn fits(pattern: &str, value: &[u8]) -> bool {
 }
 
 /// Fields that say how long a message is or where its connection ends, and those that lb itself sets.
-const NOT_EDITED: [&str; 10] = [
+pub(crate) const NOT_EDITED: [&str; 10] = [
     "connection",
     "content-length",
     "expect",

@@ -20,7 +20,10 @@ use crate::http::{Answers, BodyError, Http};
 use crate::kind;
 use crate::pace::Pace;
 use crate::pool::Instance;
+use crate::press::Press;
 use crate::request::Sizes;
+
+mod pressed;
 
 /// 1xx before an answer. There is no use for many.
 const INTERIM_MAX: u32 = 16;
@@ -114,6 +117,8 @@ pub(crate) struct Attempt<'a, H, I> {
     sizes: Sizes,
     request_bytes: u64,
     response_bytes: u64,
+    /// The answer's body is made smaller on its way.
+    pub(crate) press: Option<Box<Press>>,
     /// It is the client whom the request waits for.
     client_owes: bool,
     /// From the end of the request to the head of its answer; none: the answer came before.
@@ -163,6 +168,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
             request_bytes: replay.bytes.len() as u64,
             replay,
             response_bytes: 0,
+            press: None,
             client_owes: false,
             took: None,
             moved: Instant::now(),
@@ -368,6 +374,11 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
     /// Passes the answer's body on; its head waits on the client's wire. Ready when the client has it all.
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let _ = self.poll_upward(cx)?;
+        if let Some(mut press) = self.press.take() {
+            let polled = self.poll_pressed(cx, &mut press);
+            self.press = Some(press);
+            return polled;
+        }
         loop {
             match self.instance.http.poll_data(cx) {
                 Poll::Ready(Ok(0)) => {
@@ -399,11 +410,7 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
                         Poll::Pending => return self.poll_client_full(cx),
                     }
                 }
-                Poll::Ready(Err(BodyError::Framing(_))) => {
-                    let fault = InstanceFault::Invalid("its body is not framed as its head says");
-                    return Poll::Ready(Err(Fault::Instance(fault)));
-                }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::Instance(InstanceFault::BrokeOff))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(body_fault(&error))),
                 Poll::Pending if self.client.http.is_flushed() => {
                     self.downward.end();
                     return self.poll_waiting(cx);
@@ -438,6 +445,13 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         self.downward.begin();
         self.poll_silence(cx, self.client.limits.silence).map(|()| Err(Fault::ClientStuck))
     }
+}
+
+fn body_fault(error: &BodyError) -> Fault {
+    Fault::Instance(match error {
+        BodyError::Framing(_) => InstanceFault::Invalid("its body is not framed as its head says"),
+        BodyError::Ended | BodyError::Io(_) => InstanceFault::BrokeOff,
+    })
 }
 
 /// What may stand in a trailer: nothing that lb itself reads or says in a head (RFC 9110, section 6.5.1).

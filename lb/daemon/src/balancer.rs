@@ -28,6 +28,7 @@ use crate::certificates::{CertificateError, Certificates};
 use crate::counters::ReleaseCounters;
 use crate::experience;
 use crate::probe;
+use crate::proofs::Proofs;
 use crate::rates::Rates;
 use crate::snapshot::{Lasting, Snapshot, takes_requests};
 
@@ -42,6 +43,7 @@ pub(crate) struct Balancer {
     pub(crate) drain_began: Notify,
     pub(crate) edge: EdgeCounters,
     pub(crate) rates: Rates,
+    pub(crate) proofs: Proofs,
     tasks: Tasks,
     shutdown: Shutdown,
 }
@@ -96,6 +98,7 @@ impl Balancer {
             drain_began: Notify::new(),
             edge: EdgeCounters::default(),
             rates: Rates::default(),
+            proofs: Proofs::default(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         })

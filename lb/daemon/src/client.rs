@@ -16,7 +16,7 @@ use crate::http::Http;
 use crate::marks::Marks;
 use crate::page;
 use crate::patience::Patience;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Said};
 
 /// An answer of lb itself is small.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -49,6 +49,9 @@ impl<H: Http> Client<H> {
 
     /// Writes what lb itself answers. False: the client did not take it.
     pub(crate) async fn answer(&mut self, refusal: &Refusal, told: &Told<'_>, goes_on: bool) -> bool {
+        if let Some(said) = &refusal.said {
+            return self.relay(refusal.status, said, told, goes_on).await;
+        }
         let request_id = told.request_id;
         let has_body = self.head.method() != "HEAD" && refusal.status != 204;
         let page = page::is_wanted(&self.head, refusal).then(|| page::html(refusal, request_id));
@@ -82,6 +85,9 @@ impl<H: Http> Client<H> {
             out.line("X-Request-Id", request_id.as_bytes());
         }
         compose::told(out, told.notice, &told.marks);
+        if let Some(realm) = &refusal.realm {
+            out.display("WWW-Authenticate", format_args!("Basic realm=\"{realm}\", charset=\"UTF-8\""));
+        }
         if let Some(seconds) = refusal.retry_after_s {
             out.display("Retry-After", seconds);
         }
@@ -90,6 +96,33 @@ impl<H: Http> Client<H> {
         }
         out.end();
         let body = if has_body { text.as_bytes() } else { b"" };
+        self.http.begin_outgoing(BodyLength::Bytes(body.len() as u64));
+        self.send(body).await
+    }
+
+    /// Writes another app's answer. False: the client did not take it.
+    async fn relay(&mut self, status: u16, said: &Said, told: &Told<'_>, goes_on: bool) -> bool {
+        let out = self.http.lines();
+        let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        out.begin_answer(status, reason.unwrap_or_default());
+        for (name, value) in &said.lines {
+            out.line(name, value);
+        }
+        if let Some(cors) = told.cors {
+            let crossing = guard::crossing(cors, self.head.method(), &self.head.fields);
+            guard::cors_lines(cors, &crossing, |name, value| out.line(name, value.as_bytes()));
+        }
+        out.line("X-Request-Id", told.request_id.as_bytes());
+        compose::told(out, told.notice, &told.marks);
+        if let Some(connection) = compose::connection(goes_on, self.head.is_http10()) {
+            out.line("Connection", connection.as_bytes());
+        }
+        let is_bare = matches!(status, 204 | 304);
+        if !is_bare {
+            out.display("Content-Length", said.body.len());
+        }
+        out.end();
+        let body = if is_bare || self.head.method() == "HEAD" { &[][..] } else { &said.body };
         self.http.begin_outgoing(BodyLength::Bytes(body.len() as u64));
         self.send(body).await
     }

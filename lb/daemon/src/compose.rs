@@ -6,11 +6,13 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use appbase_core::v1::{Cors, HeaderEdits};
+use lb_core::compress::Packing;
 use lb_core::guard::{self, Crossing};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
 use lb_core::trace::Context;
 
+use crate::admission::Admission;
 use crate::certificates::Shaken;
 use crate::marks::{Marks, PLACE_COOKIE, STICKY_COOKIE};
 
@@ -82,6 +84,8 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) instance: SocketAddr,
     pub(crate) edits: Option<&'a HeaderEdits>,
     pub(crate) notice: Option<&'a str>,
+    /// Who it is from, where that was asked.
+    pub(crate) admission: Option<&'a Admission>,
     /// None: what the client says of that goes on as it is.
     pub(crate) trace: Option<Context>,
     /// It goes to another instance as well, and nobody waits for the answer of this one.
@@ -114,11 +118,15 @@ pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &Reques
             | Known::Origin => false,
         };
         let is_nominated = || framing.nominates && framing::is_nominated(&head.fields, field.name);
-        if goes_on && !is_nominated() && !replaces(edits, field.name) {
+        let ends_here = || forwarded.admission.is_some_and(|admission| admission.takes_out(field.name));
+        if goes_on && !is_nominated() && !replaces(edits, field.name) && !ends_here() {
             out.line(field.name, field.value);
         }
     }
     add(out, edits);
+    for (name, value) in forwarded.admission.iter().flat_map(|admission| &admission.lines) {
+        out.line(name, value);
+    }
     if framing.upgrade {
         out.line("Connection", b"upgrade");
     }
@@ -153,6 +161,7 @@ pub(crate) struct Answered<'a> {
     pub(crate) edits: Option<&'a HeaderEdits>,
     /// The route's, and what it has for this request.
     pub(crate) cors: Option<(&'a Cors, Crossing<'a>)>,
+    pub(crate) packing: Packing,
     pub(crate) marks: Marks,
     pub(crate) notice: Option<&'a str>,
 }
@@ -174,9 +183,13 @@ pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &Resp
                 || (answered.cors.is_some() && is_of_cors(field.name))
         };
         if goes_on && !is_ours() && !is_nominated() && !replaces(answered.edits, field.name) {
-            out.line(field.name, field.value);
+            match answered.packing {
+                Packing::Gzip => packed_line(out, field.name, field.value),
+                Packing::None | Packing::Varies => out.line(field.name, field.value),
+            }
         }
     }
+    packed(out, answered.packing);
     add(out, answered.edits);
     if let Some((cors, crossing)) = &answered.cors {
         guard::cors_lines(cors, crossing, |name, value| out.line(name, value.as_bytes()));
@@ -195,6 +208,24 @@ pub(crate) fn response(out: &mut impl Lines, head: &ResponseHead, framing: &Resp
     }
     out.length(answered.body);
     out.end();
+}
+
+/// A line of an answer that is packed: its tag is no longer of these bytes exactly, and no part of them can be asked for.
+fn packed_line(out: &mut impl Lines, name: &str, value: &[u8]) {
+    match name.len() {
+        4 if name.eq_ignore_ascii_case("etag") && !value.starts_with(b"W/") => out.line(name, &[b"W/", value].concat()),
+        13 if name.eq_ignore_ascii_case("accept-ranges") => {}
+        _ => out.line(name, value),
+    }
+}
+
+fn packed(out: &mut impl Lines, packing: Packing) {
+    if packing == Packing::Gzip {
+        out.line("Content-Encoding", b"gzip");
+    }
+    if packing != Packing::None {
+        out.line("Vary", b"Accept-Encoding");
+    }
 }
 
 fn is_of_cors(name: &str) -> bool {
@@ -222,7 +253,7 @@ fn replaces(edits: Option<&HeaderEdits>, name: &str) -> bool {
 }
 
 /// Whether many app servers take both for one name: in every letter case, and with `_` for `-`.
-fn is_twin(one: &str, two: &str) -> bool {
+pub(crate) fn is_twin(one: &str, two: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     one.len() == two.len() && one.bytes().map(plain).eq(two.bytes().map(plain))
 }
@@ -275,6 +306,7 @@ mod tests {
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: None,
             notice: None,
+            admission: None,
             trace: None,
             is_copy: false,
         };
@@ -299,6 +331,7 @@ mod tests {
             connection: Some("close"),
             edits: None,
             cors: None,
+            packing: Packing::None,
             marks: Marks::default(),
             notice: None,
         };
@@ -320,6 +353,7 @@ mod tests {
                 connection: None,
                 edits: None,
                 cors: None,
+                packing: Packing::None,
                 marks: Marks::default(),
                 notice: None,
             },
@@ -346,6 +380,7 @@ mod tests {
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: Some(&edits),
             notice: None,
+            admission: None,
             trace: None,
             is_copy: false,
         };
@@ -366,6 +401,7 @@ mod tests {
             connection: None,
             edits: Some(&edits),
             cors: None,
+            packing: Packing::None,
             marks: Marks::default(),
             notice: None,
         };

@@ -139,6 +139,8 @@ pub struct Limits {
     pub silence: Duration,
     /// For an instance that is in a stream.
     pub stream_silence: Duration,
+    /// For another app's word on whether a request may go on.
+    pub inquiry: Duration,
     /// In each such window a client that is waited for must move 1 KiB.
     pub pace_window: Duration,
 }
@@ -151,6 +153,7 @@ impl Default for Limits {
             head: seconds(10),
             silence: seconds(60),
             stream_silence: seconds(3600),
+            inquiry: seconds(10),
             pace_window: seconds(30),
         }
     }

@@ -25,14 +25,24 @@ const REFUSED_ENTRIES_MAX: u32 = 16;
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) method: &'a str,
+    /// Path and query as they came.
+    pub(crate) target: &'a str,
     /// Behind `?`, as it came.
     pub(crate) query: &'a str,
     pub(crate) fields: &'a Fields,
     pub(crate) body: BodyLength,
 }
 
+/// What came of it.
+pub(crate) enum Entered {
+    Inside,
+    /// Who the request is from has to be found out first: as this rule asks.
+    Asks(Arc<Rule>),
+}
+
 enum Step {
     Entered,
+    Asks(Arc<Rule>),
     /// The gate closed this instant.
     Closed,
     /// Until a later snapshot; with what to say when that takes too long.
@@ -57,14 +67,15 @@ impl Entrance {
     }
 
     /// Finds, chooses and enters. On a closed gate the newer snapshot is already there.
-    pub(crate) async fn enter(&self, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<(), Refusal> {
+    pub(crate) async fn enter(&self, ctx: &mut RequestContext, asked: &Asked<'_>) -> Result<Entered, Refusal> {
         let mut refused = 0;
         loop {
             // Not held over a wait: a guard is one of few.
             let (line, seen, refusal) = {
                 let snapshot = self.balancer.snapshot.load();
                 match self.decide(&snapshot, ctx, asked)? {
-                    Step::Entered => return Ok(()),
+                    Step::Entered => return Ok(Entered::Inside),
+                    Step::Asks(rule) => return Ok(Entered::Asks(rule)),
                     Step::Closed => {
                         refused += 1;
                         if refused > REFUSED_ENTRIES_MAX {
@@ -107,10 +118,10 @@ impl Entrance {
     /// Whether the route lets the request through, and what of both bodies. It counts once, however often it waits or is
     /// sent again.
     fn guarded(&self, client: IpAddr, is_counted: &mut bool, rule: &Rule, asked: &Asked<'_>) -> Result<Sizes, Refusal> {
-        let guard = &rule.route.guard;
-        if guard.is_empty() {
+        if !rule.is_guarded() {
             return Ok(Sizes::default());
         }
+        let guard = &rule.route.guard;
         guard::check(guard, client, asked.body).map_err(|denied| Refusal::denied(&denied))?;
         if let Some(cors) = &guard.cors
             && let crossing @ Crossing::Preflight(_) = guard::crossing(cors, asked.method, asked.fields)
@@ -134,7 +145,16 @@ impl Entrance {
         if let ("GET" | "HEAD", Some(answer)) = (method, table.challenge(ask.host, ask.path)) {
             return Err(Refusal::challenge(answer));
         }
-        let (rule, preview) = preview::find(table, &ask).ok_or_else(Refusal::no_route)?;
+        let own;
+        let (rule, preview) = match &ctx.inquiry {
+            None => preview::find(table, &ask).ok_or_else(Refusal::no_route)?,
+            Some(inquiry) => {
+                own = inquiry
+                    .rule(table)
+                    .ok_or_else(|| Refusal::no_instance("the app that is to be asked is not there"))?;
+                (&own, None)
+            }
+        };
         let section = &rule.section.published;
         let Some(targets) = snapshot.section(&rule.section.key) else { return Err(Refusal::no_route()) };
         let redirect = rule.route.redirect.as_ref();
@@ -144,15 +164,23 @@ impl Entrance {
         });
         // What somebody tries out says nothing of how users fare.
         ctx.counters = targets.live.clone().filter(|_| preview.is_none());
-        ctx.notice.clone_from(&rule.section.notice);
+        let is_clients = ctx.inquiry.is_none();
+        if is_clients {
+            ctx.notice.clone_from(&rule.section.notice);
+        }
         ctx.marks.preview = preview.is_some();
         ctx.marks.https_for_s = ctx.connection.tls.as_ref().map_or(0, |_| section.tls.policy.hsts_seconds);
         if let Some(account) = &mut ctx.account {
             account.rule = Some(Arc::clone(rule));
         }
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
-        self.proven(ctx, &ask, section)?;
+        if is_clients {
+            self.proven(ctx, &ask, section)?;
+        }
         ctx.sizes = self.guarded(ctx.connection.client, &mut ctx.is_counted, rule, asked)?;
+        if rule.asks_who() && !ctx.admission.as_ref().is_some_and(|admission| admission.is_of(rule)) {
+            return Ok(Step::Asks(Arc::clone(rule)));
+        }
         if let Some(redirect) = redirect {
             return Err(redirect);
         }
@@ -183,7 +211,10 @@ impl Entrance {
             .filter(|target| target.protocol == Protocol::Http1)
             .map(|target| (Arc::clone(&target.backend), Arc::clone(&target.counters)));
         ctx.counters = preview.is_none().then(|| Arc::clone(&target.counters));
-        (ctx.marks, ctx.copy, ctx.charged) = (marks, copy, charged);
+        (ctx.copy, ctx.charged) = (copy, charged);
+        if is_clients {
+            ctx.marks = marks;
+        }
         ctx.protocol = target.protocol;
         if let Some(account) = &mut ctx.account {
             account.instance = Some((Arc::clone(&target.backend), target.release));
@@ -264,7 +295,8 @@ mod tests {
                 tasks.spawn("enter", async move {
                     let entrance = Entrance::new(Arc::clone(&balancer), None);
                     let fields = Fields::default();
-                    let asked = Asked { method: "GET", query: "", fields: &fields, body: BodyLength::None };
+                    let asked =
+                        Asked { method: "GET", target: "/", query: "", fields: &fields, body: BodyLength::None };
                     let mut entered = 0u64;
                     while !stop.load(Ordering::SeqCst) {
                         let mut ctx =

@@ -15,12 +15,14 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use appbase_core::v1::Protocol;
+use lb_core::compress::Packing;
 use lb_core::http1::framing::{self, FramingError, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead};
 use lb_core::retry::{self, Failure, Sent};
 use lb_core::{guard, host, path};
 use tokio::net::TcpStream;
 
+use crate::admission;
 use crate::attempt::{Attempt, Fault, InstanceFault, Replay};
 use crate::client::{Client, Told};
 use crate::compose::{self, Answered, Forwarded};
@@ -32,11 +34,10 @@ use crate::kind;
 use crate::listen::Data;
 use crate::mirror;
 use crate::pool::Instance;
+use crate::press;
 use crate::refusal::Refusal;
-use crate::request::{End, RequestContext};
+use crate::request::{End, RequestContext, hex, is_request_id};
 use crate::tunnel::Tunnel;
-
-const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +53,14 @@ pub(crate) enum After {
 pub(crate) async fn carry<H: Http>(data: &Rc<Data>, client: &mut Client<H>) -> After {
     let mut ctx = RequestContext::new(&client.connection, &data.balancer);
     client.connection.begin_request(ctx.number);
-    let mut exchange = Exchange { data, replay: Replay::default() };
-    let after = exchange.run(client, &mut ctx).await;
+    let after = carry_as(data, client, &mut ctx).await;
     drop(ctx);
     after
+}
+
+/// The same with what is known of it already.
+pub(crate) async fn carry_as<H: Http>(data: &Rc<Data>, client: &mut Client<H>, ctx: &mut RequestContext) -> After {
+    Exchange { data, replay: Replay::default() }.run(client, ctx).await
 }
 
 /// Answers what is no request, and closes.
@@ -109,8 +114,9 @@ impl Exchange<'_> {
         loop {
             let (_, target) = framing::target(&client.head).unwrap_or((None, "/"));
             let query = target.split_once('?').map_or("", |(_, query)| query);
-            let asked = Asked { method: client.head.method(), query, fields: &client.head.fields, body: framing.body };
-            match client.http.unless_ended(self.data.entrance.enter(ctx, &asked)).await {
+            let (method, fields) = (client.head.method(), &client.head.fields);
+            let asked = Asked { method, target, query, fields, body: framing.body };
+            match client.http.unless_ended(admission::enter(self.data, ctx, &asked)).await {
                 Some(Ok(())) => {}
                 // When none is left to try, the first failure is the better answer.
                 Some(Err(refusal)) => return self.refuse(client, ctx, &framing, first.unwrap_or(refusal)).await,
@@ -280,6 +286,7 @@ impl Exchange<'_> {
             instance: entry.backend().address,
             edits: ctx.rule.as_ref().map(|rule| &rule.route.request_headers),
             notice: ctx.notice.as_deref(),
+            admission: ctx.admission.as_deref(),
             trace: ctx.account.as_ref().and_then(|account| account.trace),
             is_copy: false,
         };
@@ -433,6 +440,7 @@ impl Exchange<'_> {
             connection,
             edits,
             cors: None,
+            packing: Packing::None,
             marks: ctx.marks,
             notice: ctx.notice.as_deref(),
         };
@@ -476,7 +484,10 @@ async fn pass_on<H: Http, I: Answers>(
     // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
     let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*data.stopping.borrow();
     let before = attempt.client.http.written();
-    let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, answer);
+    let rule = ctx.rule.as_deref().filter(|_| !is_stream);
+    let (packing, press) = press::choose(rule, &attempt.client.head, &attempt.instance.head, answer.body);
+    attempt.press = press;
+    let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, answer, packing);
     let passed = poll_fn(|cx| attempt.poll_body(cx)).await;
     if let Some(account) = &mut ctx.account {
         (account.request_bytes, account.response_bytes) = attempt.moved_bytes();
@@ -544,11 +555,13 @@ fn begin_answer<H: Http, I: Answers>(
     ctx: &RequestContext,
     may_go_on: bool,
     answer: &ResponseFraming,
+    packing: Packing,
 ) -> bool {
     let old = client.head.is_http10();
     let body = match answer.body {
         BodyLength::UntilClose | BodyLength::Chunked if old => BodyLength::UntilClose,
         BodyLength::UntilClose => BodyLength::Chunked,
+        _ if packing == Packing::Gzip => BodyLength::Chunked,
         body => body,
     };
     let goes_on = may_go_on && body != BodyLength::UntilClose;
@@ -562,20 +575,11 @@ fn begin_answer<H: Http, I: Answers>(
         connection,
         edits,
         cors,
+        packing,
         marks: ctx.marks,
         notice: ctx.notice.as_deref(),
     };
     compose::response(client.http.lines(), &instance.head, answer, &answered);
     client.http.begin_outgoing(body);
     goes_on
-}
-
-fn is_request_id(id: &str) -> bool {
-    !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn hex(high: u64, low: u64, out: &mut String) {
-    use std::fmt::Write;
-    // Writing to a String cannot fail.
-    let _ = write!(out, "{high:016x}{low:016x}");
 }

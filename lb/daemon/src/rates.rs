@@ -44,6 +44,13 @@ impl Rates {
         guard::pass(rate, &mut due, now)
     }
 
+    /// One that was let through does not count.
+    pub(crate) fn give_back(&self, route: u64, rate: &Rate, client: IpAddr) {
+        if let Some(mut due) = self.due.get_mut(&(route, guard::counted(rate.of, client))) {
+            *due = due.saturating_sub(guard::pace(rate));
+        }
+    }
+
     /// It looks at all of them: once a second is enough.
     fn may_forget(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -80,5 +87,18 @@ mod tests {
         assert_eq!(rates.pass(1, &rate, client(COUNTED_MAX + 1), 12 * second), Ok(()));
         assert_eq!((rates.due.len(), rates.count.load(Ordering::Relaxed)), (1, 1));
         assert_eq!(rates.pass(2, &rate, client(COUNTED_MAX + 1), 12 * second), Ok(()), "another route");
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_counted() {
+        let (rates, now, client) = (Rates::default(), Duration::from_secs(100), IpAddr::from([10, 0, 0, 1]));
+        let rate = Rate { requests: 2, seconds: 10, burst: None, of: RateOf::Client };
+        for _ in 0..5 {
+            assert_eq!(rates.pass(1, &rate, client, now), Ok(()));
+            rates.give_back(1, &rate, client);
+        }
+        let passed = (0..5).filter(|_| rates.pass(1, &rate, client, now).is_ok()).count();
+        assert_eq!(passed, 2);
+        rates.give_back(2, &rate, client);
     }
 }

@@ -11,6 +11,11 @@
 //! | `not-allowed` | 403 | client | its address is in none of the route's networks |
 //! | `body-too-large` | 413 | client | more than the route takes |
 //! | `rate-limited` | 429 | client | more requests than the route's rate; `Retry-After` says when |
+//! | `sign-in` | 401 | client | the route asks for a name and a password, and these are none of its users' |
+//! | `too-many-tries` | 429 | client | wrong ones came too often from its network; `Retry-After` says when |
+//! | `sign-in-busy` | 503 | lb | too many passwords wait to be checked |
+//! | `auth-failed` | 502, 503 | app | the app that decides who may ask gave no sound answer, or has no instance that is up |
+//! | `auth-timeout` | 504 | app | it took longer than 10 s |
 //! | `bad-method` | 405 | client | `CONNECT`: lb is no forward proxy |
 //! | `client-timeout` | 408 | client | the head took longer than 10 s; the body was silent for 60 s, or brought less than 1 KiB in 30 s |
 //! | `head-too-large` | 431 | client | more than 32 KiB or 100 fields |
@@ -44,11 +49,27 @@ pub(crate) struct Refusal {
     pub(crate) wanted: Option<Vec<(String, String)>>,
     /// The rule that says so.
     pub(crate) rule: Option<Arc<Rule>>,
+    /// What people are to sign in to.
+    pub(crate) realm: Option<String>,
+    /// It is another app's answer, passed on.
+    pub(crate) said: Option<Box<Said>>,
+}
+
+/// Lines and body of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) lines: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Whole ones, for people who wait.
+fn seconds(wait: Duration) -> u32 {
+    wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u32
 }
 
 impl Refusal {
     fn new(status: u16, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, code, text: text.into(), retry_after_s: None, wanted: None, rule: None }
+        Self { status, code, text: text.into(), retry_after_s: None, wanted: None, rule: None, realm: None, said: None }
     }
 
     fn later(code: &'static str, text: impl Into<String>) -> Self {
@@ -128,9 +149,37 @@ impl Refusal {
     }
 
     pub(crate) fn too_many(wait: Duration) -> Self {
-        let seconds = wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u32;
         let text = "more requests came than are let through here: ask again later";
-        Self { retry_after_s: Some(seconds), ..Self::new(429, "rate-limited", text) }
+        Self { retry_after_s: Some(seconds(wait)), ..Self::new(429, "rate-limited", text) }
+    }
+
+    pub(crate) fn sign_in(realm: &str) -> Self {
+        Self { realm: Some(realm.to_owned()), ..Self::new(401, "sign-in", "give a name and its password") }
+    }
+
+    pub(crate) fn too_many_tries(wait: Duration) -> Self {
+        let text = "wrong passwords came too often from here: try again later";
+        Self { retry_after_s: Some(seconds(wait)), ..Self::new(429, "too-many-tries", text) }
+    }
+
+    /// What an app that decides who may ask says to the client.
+    pub(crate) fn said(status: u16, said: Said) -> Self {
+        let said = Some(Box::new(said));
+        Self { said, wanted: Some(Vec::new()), ..Self::new(status, "auth", String::new()) }
+    }
+
+    pub(crate) fn inquiry_failed(status: u16) -> Self {
+        let retry_after_s = (status == 503).then_some(1);
+        let text = "the app that decides who may ask here gave no answer that could be used";
+        Self { retry_after_s, ..Self::new(status, "auth-failed", text) }
+    }
+
+    pub(crate) fn inquiry_timeout() -> Self {
+        Self::new(504, "auth-timeout", "the app that decides who may ask here did not answer in time")
+    }
+
+    pub(crate) fn sign_in_busy() -> Self {
+        Self::later("sign-in-busy", "too many passwords wait to be checked")
     }
 
     /// No failure: the app is asked over TLS alone.

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use appbase_core::v1::Protocol;
+use lb_core::forward::Inquiry;
 use lb_core::preview;
 use lb_core::rule::Rule;
 
 use crate::account::{Account, Ended};
+use crate::admission::Admission;
 use crate::backend::{Backend, Entry};
 use crate::balancer::Balancer;
 use crate::connection::Connection;
@@ -16,6 +18,8 @@ use crate::counters::{Outcome, ReleaseCounters};
 use crate::hold::Place;
 use crate::marks::Marks;
 use crate::refusal::Refusal;
+
+const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Numbers requests for the whole process; 0 is none.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -40,6 +44,10 @@ pub(crate) struct RequestContext {
     pub(crate) sizes: Sizes,
     /// It was counted in its route's rate.
     pub(crate) is_counted: bool,
+    /// It is lb's own, about another one.
+    pub(crate) inquiry: Option<Box<Inquiry>>,
+    /// Who it is from, where its route asked.
+    pub(crate) admission: Option<Box<Admission>>,
     /// What the instance speaks.
     pub(crate) protocol: Protocol,
     /// Where it is now; dropping it leaves.
@@ -105,6 +113,8 @@ impl RequestContext {
             rule: None,
             sizes: Sizes::default(),
             is_counted: false,
+            inquiry: None,
+            admission: None,
             protocol: Protocol::default(),
             entry: None,
             tried: Vec::new(),
@@ -131,6 +141,11 @@ impl RequestContext {
         self.end = End::Complete;
         self.status = Some(refusal.status);
         self.refusal = Some(refusal);
+    }
+
+    /// What lb answered itself.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// The answer is a long-lived stream.
@@ -196,4 +211,15 @@ impl Drop for RequestContext {
             account.tell(ended, failed);
         }
     }
+}
+
+/// Whether a client's own is taken.
+pub(crate) fn is_request_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(crate) fn hex(high: u64, low: u64, out: &mut String) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = write!(out, "{high:016x}{low:016x}");
 }

@@ -1,10 +1,11 @@
 //! Guard: what a route asks of a request before an app gets it, and of an answer before a client does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Prefix;
+use crate::v1::PasswordHash;
+use crate::{AppName, Prefix, ProcessName};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Guard {
@@ -21,12 +22,57 @@ pub struct Guard {
     pub rate: Option<Rate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Basic>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward: Option<Forward>,
 }
 
 impl Guard {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// As people are shown it: without the hashes of passwords.
+    pub fn shown(&self) -> Self {
+        let mut shown = self.clone();
+        for hash in shown.basic.iter_mut().flat_map(|basic| basic.users.values_mut()) {
+            *hash = PasswordHash::hidden();
+        }
+        shown
+    }
+}
+
+/// Only who gives the name and the password of one of these (RFC 7617).
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Basic {
+    /// What people are told that they sign in to.
+    #[serde(default = "Basic::usual_realm")]
+    pub realm: String,
+    pub users: BTreeMap<String, PasswordHash>,
+}
+
+impl Basic {
+    pub fn usual_realm() -> String {
+        "restricted".to_owned()
+    }
+}
+
+/// Another app of the same environment is asked first, with a request of its own: what answers 2xx lets the request go on,
+/// every other answer is the client's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Forward {
+    pub app: AppName,
+    #[serde(default = "ProcessName::default_name")]
+    pub process: ProcessName,
+    /// Path and query that it is asked with.
+    pub path: String,
+    /// Header fields of the request that it gets; empty: the usual ones.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub send: BTreeSet<String>,
+    /// Header fields of its answer that the request goes on with. A client's own of these names end at lb.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub copy: BTreeSet<String>,
 }
 
 /// How many requests may come: `requests` in `seconds` on average, and `burst` at once.

@@ -40,6 +40,9 @@ pub struct Route {
     /// What the client gets changed.
     #[serde(default, skip_serializing_if = "HeaderEdits::is_empty")]
     pub response_headers: HeaderEdits,
+    /// Answers go out packed (gzip) to clients that take it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
     /// What is asked of a request before the app gets it.
     #[serde(default, skip_serializing_if = "Guard::is_empty")]
     pub guard: Guard,
@@ -95,8 +98,14 @@ impl Route {
             redirect: None,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
+            compress: false,
             guard: Guard::default(),
         }
+    }
+
+    /// As people are shown it.
+    pub fn shown(&self) -> Self {
+        Self { guard: self.guard.shown(), ..self.clone() }
     }
 
     /// Which requests: `HOST/PATH`, and what else is wanted of them.
@@ -129,6 +138,9 @@ impl Route {
         }
         if !self.request_headers.is_empty() || !self.response_headers.is_empty() {
             text.push_str(", headers changed");
+        }
+        if self.compress {
+            text.push_str(", compressed");
         }
         if !self.guard.is_empty() {
             text.push_str(", guarded");

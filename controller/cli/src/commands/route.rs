@@ -1,9 +1,10 @@
 //! `route ls | test | add | rm`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use appbase_core::v1::{Guard, HeaderEdits, Rate, RateOf, Redirect, Route};
+use appbase_core::v1::{Forward, Guard, HeaderEdits, Rate, RateOf, Redirect, Route};
 use appbase_core::{AppName, Prefix, ProcessName};
 use clap::{Args, Subcommand};
 use controller_core::v1::api::{AppStatus, RouteTest, RouteView};
@@ -11,6 +12,7 @@ use controller_core::v1::state::Operation;
 use serde_json::json;
 
 use super::config::change;
+use super::users;
 use crate::api::{encode, operation};
 use crate::args::Pair;
 use crate::error::{Exit, Failure};
@@ -46,6 +48,8 @@ enum Verb {
         #[arg(long)]
         later: bool,
     },
+    /// Ask for a password, or read a line of stdin, and print the hash that [guard.basic] and --basic take
+    Password,
     /// Which rule and which instances a URL would get, without sending it
     Test {
         // Not `url`: that is the controller's, everywhere.
@@ -121,6 +125,9 @@ struct Done {
     /// Take a header away before the client sees it; may be given more than once
     #[arg(long = "drop-response-header", value_name = "NAME")]
     drop_response_headers: Vec<String>,
+    /// Pack answers (gzip) for clients that take it
+    #[arg(long)]
+    compress: bool,
 }
 
 /// What is asked of the requests before the app gets them.
@@ -138,18 +145,51 @@ struct Guarded {
     /// The most bytes of an answer's body
     #[arg(long, value_name = "BYTES")]
     response_max: Option<u64>,
+    /// Only who has a name and password of this file, - for stdin: NAME:PASSWORD or NAME:HASH on each line; hashes are sent
+    #[arg(long, value_name = "FILE")]
+    basic: Option<PathBuf>,
+    /// What they are told that they sign in to
+    #[arg(long, value_name = "TEXT", requires = "basic")]
+    realm: Option<String>,
+    /// Another app of the environment is asked first, at this path: what answers 2xx lets a request go on
+    #[arg(long, value_name = "APP/PATH", value_parser = asked_app)]
+    forward: Option<(AppName, String)>,
+    /// A header of the request that it gets, instead of the usual ones; may be given more than once
+    #[arg(long, value_name = "NAME", requires = "forward")]
+    send: Vec<String>,
+    /// A header of its answer that the app behind the route gets; may be given more than once
+    #[arg(long, value_name = "NAME", requires = "forward")]
+    copy: Vec<String>,
 }
 
 impl Guarded {
-    fn guard(self) -> Guard {
-        Guard {
+    fn guard(self) -> Result<Guard, Failure> {
+        let mut basic = self.basic.as_deref().map(users::of_file).transpose()?;
+        if let (Some(basic), Some(realm)) = (&mut basic, self.realm) {
+            basic.realm = realm;
+        }
+        Ok(Guard {
             networks: self.networks.into_iter().collect(),
             request_bytes_max: self.request_max,
             response_bytes_max: self.response_max,
             rate: self.rate,
             cors: None,
-        }
+            basic,
+            forward: self.forward.map(|(app, path)| Forward {
+                app,
+                process: ProcessName::default_name(),
+                path,
+                send: self.send.into_iter().collect(),
+                copy: self.copy.into_iter().collect(),
+            }),
+        })
     }
+}
+
+fn asked_app(text: &str) -> Result<(AppName, String), String> {
+    let (app, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let app = AppName::parse(app).map_err(|error| error.to_string())?;
+    Ok((app, if path.is_empty() { "/".to_owned() } else { path.to_owned() }))
 }
 
 fn network(text: &str) -> Result<Prefix, String> {
@@ -178,12 +218,16 @@ pub(crate) async fn run(session: &Session<'_>, arguments: Arguments) -> Result<E
         }
         Verb::Add(added) => {
             let Added { app, rule, wanted, process, done, guarded, later } = *added;
-            let route = Route { guard: guarded.guard(), ..done.apply(wanted.route(rule, process)?)? };
+            let route = Route { guard: guarded.guard()?, ..done.apply(wanted.route(rule, process)?)? };
             return change(session, &app, vec![operation_of(session, "add", &app, &route)?], later).await;
         }
         Verb::Rm { app, rule, wanted, process, later } => {
             let route = wanted.route(rule, process)?;
             return change(session, &app, vec![operation_of(session, "remove", &app, &route)?], later).await;
+        }
+        Verb::Password => {
+            let hash = users::asked()?;
+            output.show(&hash, || format!("{}\n", hash.as_str()))?;
         }
         Verb::Test { tested, method, headers } => {
             let method =
@@ -245,6 +289,7 @@ impl Done {
             redirect: self.redirect.map(|to| Redirect { to, status: self.status }),
             request_headers: edits(self.request_headers, self.drop_request_headers)?,
             response_headers: edits(self.response_headers, self.drop_response_headers)?,
+            compress: self.compress,
             ..route
         })
     }

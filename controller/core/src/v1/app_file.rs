@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use appbase_core::v1::{BalancePolicy, Check, HeaderEdits, Protocol, RateOf};
-use appbase_core::{Prefix, ProcessName};
+use appbase_core::{AppName, Prefix, ProcessName};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -28,6 +28,8 @@ pub struct AppFile {
     pub limits: LimitsFile,
     pub values: BTreeMap<String, String>,
     pub traffic: TrafficFile,
+    /// Answers of all routes go out packed, unless one says otherwise; no unless given.
+    pub compress: bool,
     /// Of all routes that have none of their own.
     pub guard: GuardFile,
     pub https: HttpsFile,
@@ -57,6 +59,8 @@ pub struct RouteFile {
     pub status: Option<u16>,
     pub request_headers: EditsFile,
     pub response_headers: EditsFile,
+    /// The app's unless given.
+    pub compress: Option<bool>,
     /// Instead of the app's.
     pub guard: Option<GuardFile>,
 }
@@ -70,6 +74,8 @@ pub struct GuardFile {
     pub response_max: Option<String>,
     pub rate: Option<RateFile>,
     pub cors: Option<CorsFile>,
+    pub basic: Option<BasicFile>,
+    pub forward: Option<ForwardFile>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -91,6 +97,27 @@ pub struct CorsFile {
     pub expose: BTreeSet<String>,
     pub credentials: bool,
     pub seconds: Option<u32>,
+}
+
+/// Names and hashes of passwords.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BasicFile {
+    pub realm: Option<String>,
+    pub users: BTreeMap<String, String>,
+}
+
+/// `Forward`, strictly.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardFile {
+    pub app: AppName,
+    pub process: Option<ProcessName>,
+    pub path: String,
+    #[serde(default)]
+    pub send: BTreeSet<String>,
+    #[serde(default)]
+    pub copy: BTreeSet<String>,
 }
 
 /// `HeaderEdits`, strictly.

@@ -227,7 +227,7 @@ pub(super) async fn routes(State(shared): State<App>) -> Json<Vec<RouteView>> {
             RouteView {
                 environment: environment.clone(),
                 app: app.clone(),
-                route: route.clone(),
+                route: route.shown(),
                 origin: origin.to_owned(),
             }
         }));

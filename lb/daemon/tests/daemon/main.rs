@@ -1,11 +1,13 @@
 //! The load balancer in process, between a stand-in controller, apps on this machine, and clients that hide nothing.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod admission;
 mod answers;
 mod app;
 mod balance;
 mod challenges;
 mod client;
+mod compress;
 mod controller;
 mod drain;
 mod every;
@@ -16,6 +18,7 @@ mod guards;
 mod health;
 mod hold;
 mod http2;
+mod inquiry;
 mod limits;
 mod moves;
 mod proxied;
