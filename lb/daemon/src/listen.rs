@@ -187,7 +187,10 @@ impl Data {
         edge.handshakes.fetch_add(1, Ordering::Relaxed);
         let (name, shaken) = door::shake_hands(socket, &self.balancer, self.limits.head).await;
         match shaken {
-            Ok((door, shaken, true)) => multiplex::serve(&self, door, client, Some(Arc::new(shaken))).await,
+            // In a box: what serves HTTP/2 is large, and an idle client of HTTP/1 would carry its room.
+            Ok((door, shaken, true)) => {
+                Box::pin(multiplex::serve(&self, door, client, Some(Arc::new(shaken)))).await;
+            }
             Ok((door, shaken, false)) => self.converse(door, client, Some(Arc::new(shaken))).await,
             Err(error) => {
                 edge.fail_handshake(error.code());
@@ -234,7 +237,7 @@ impl Data {
             () = idle_at_stop => Ended::Here,
         };
         if let Ended::IsHttp2 = ended {
-            multiplex::serve(self, client.http.into_door(), connection.client, tls).await;
+            Box::pin(multiplex::serve(self, client.http.into_door(), connection.client, tls)).await;
         }
     }
 }

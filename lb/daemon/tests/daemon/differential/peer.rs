@@ -3,9 +3,12 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::program::{Program, free};
-use crate::stage::eventually;
+
+/// Caddy takes its time on a busy machine.
+const START_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
@@ -18,7 +21,12 @@ impl Peer {
     }
 
     pub(super) async fn wait(&self) {
-        eventually("the peer listens", async || tokio::net::TcpStream::connect(self.address).await.is_ok()).await;
+        let listening = async {
+            while tokio::net::TcpStream::connect(self.address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(START_MAX, listening).await.expect("the peer listens");
     }
 }
 
