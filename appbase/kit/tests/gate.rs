@@ -4,11 +4,10 @@
 #[path = "../src/gate/count.rs"]
 mod count;
 
-use std::sync::Arc;
-
 use atomics::{AtomicBool, AtomicU64, Ordering};
 use count::Count;
 use loom::cell::UnsafeCell;
+use loom::sync::Arc;
 use loom::thread;
 
 /// loom takes SeqCst of a read or a write for less than it is, and of a fence for what it is: so each stands between two.

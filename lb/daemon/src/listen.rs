@@ -187,10 +187,7 @@ impl Data {
         edge.handshakes.fetch_add(1, Ordering::Relaxed);
         let (name, shaken) = door::shake_hands(socket, &self.balancer, self.limits.head).await;
         match shaken {
-            // In a box: what serves HTTP/2 is large, and an idle client of HTTP/1 would carry its room.
-            Ok((door, shaken, true)) => {
-                Box::pin(multiplex::serve(&self, door, client, Some(Arc::new(shaken)))).await;
-            }
+            Ok((door, shaken, true)) => multiplex::serve(&self, door, client, Some(Arc::new(shaken))).await,
             Ok((door, shaken, false)) => self.converse(door, client, Some(Arc::new(shaken))).await,
             Err(error) => {
                 edge.fail_handshake(error.code());
@@ -237,7 +234,7 @@ impl Data {
             () = idle_at_stop => Ended::Here,
         };
         if let Ended::IsHttp2 = ended {
-            Box::pin(multiplex::serve(self, client.http.into_door(), connection.client, tls)).await;
+            multiplex::serve(self, client.http.into_door(), connection.client, tls).await;
         }
     }
 }

@@ -113,7 +113,8 @@ proptest! {
                 asking.join().expect("no panic")
             });
             let (old, new) = (takers(&change[0]), takers(&change[1]));
-            prop_assert!(meanwhile.iter().all(|name| old.contains(name.as_str()) || new.contains(name.as_str())), "{meanwhile:?}");
+            let either = |name: &String| old.contains(name.as_str()) || new.contains(name.as_str());
+            prop_assert!(meanwhile.iter().all(either), "{meanwhile:?}");
             let entrance = Entrance::new(Arc::clone(&balancer), None);
             let afterwards: BTreeSet<_> = (0..64).filter_map(|_| chosen(&balancer, &entrance)).collect();
             prop_assert!(afterwards.iter().all(|name| new.contains(name.as_str())), "{afterwards:?} of {new:?}");

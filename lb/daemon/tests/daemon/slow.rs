@@ -1,5 +1,5 @@
-//! What costs a client nothing and a server much, by slowhttptest, and ten thousand clients who do nothing: each ends in time
-//! or costs little. `make soak` runs both and prints the figures; docs/reference/threat-model.md has them.
+//! What costs a client nothing and a server much, by slowhttptest, and ten thousand clients who do nothing: each ends in
+//! time or costs little. `make soak` runs both and prints the figures; docs/reference/threat-model.md has them.
 
 use std::fs;
 use std::path::Path;

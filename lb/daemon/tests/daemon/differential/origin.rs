@@ -8,7 +8,8 @@ use kit::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// One request as it came.
+/// One request as it came, in the one spelling that all mean: without a version, without a host in its target, and with
+/// odd characters of that as `%22`.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Got {
     line: String,
@@ -18,8 +19,7 @@ pub(super) struct Got {
 
 impl std::fmt::Debug for Got {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let more = if self.is_whole { "" } else { " …" };
-        write!(out, "{} [{}]{more}", self.line, self.body.escape_ascii())
+        write!(out, "{} [{}]", self.line, self.body.escape_ascii())
     }
 }
 
@@ -42,8 +42,10 @@ impl Origin {
         origin
     }
 
+    /// One that broke off is none: its app never gets to its end.
     pub(super) fn take(&self) -> Vec<Got> {
-        std::mem::take(&mut *self.got.lock().unwrap())
+        let all = std::mem::take(&mut *self.got.lock().unwrap());
+        all.into_iter().filter(|one| one.is_whole).collect()
     }
 }
 
@@ -75,7 +77,7 @@ fn keep(got: &mut Vec<Got>, one: Got) {
     if got.last().is_some_and(|last| !last.is_whole && last.line == one.line) {
         got.pop();
     }
-    if !one.line.starts_with("GET /health ") {
+    if one.line != "GET /health" {
         got.push(one);
     }
 }
@@ -85,7 +87,7 @@ fn read(bytes: &[u8]) -> Option<(Got, usize)> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.lines();
-    let line = lines.next().unwrap_or_default().to_owned();
+    let line = meant(lines.next().unwrap_or_default());
     let value = |name: &str| {
         let found =
             head.lines().find_map(|line| line.split_once(':').filter(|(own, _)| own.eq_ignore_ascii_case(name)));
@@ -101,6 +103,18 @@ fn read(bytes: &[u8]) -> Option<(Got, usize)> {
     let body = rest[..length.min(rest.len())].to_vec();
     let is_whole = body.len() == length;
     Some((Got { line, body, is_whole }, end + length))
+}
+
+fn meant(line: &str) -> String {
+    let line = line.rsplit_once(" HTTP/1.").map_or(line, |(rest, _)| rest);
+    let (method, target) = line.split_once(' ').unwrap_or((line, ""));
+    let own = ["http://a", "https://a"].iter().find_map(|own| target.strip_prefix(own));
+    let plain = |byte: u8| byte > b' ' && byte < 0x7f && byte != b'"';
+    let spelled = own
+        .unwrap_or(target)
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    format!("{method} {}", spelled.collect::<String>())
 }
 
 fn unchunk(mut rest: &[u8]) -> (Vec<u8>, Option<usize>) {

@@ -84,8 +84,8 @@ fn small() -> Vec<Case> {
     let goaway = |code: u32| frame(GOAWAY, NONE, 0, &[&0u32.to_be_bytes()[..], &code.to_be_bytes()].concat());
     vec![
         row("6.3", "PRIORITY on stream 0", [frame(PRIORITY, NONE, 0, &[0, 0, 0, 0, 15])], Gone(PROTOCOL)),
-        // Sizes that are wrong: section 4.2 asks for FRAME_SIZE_ERROR, of PRIORITY on its stream alone. h2 says PROTOCOL_ERROR of
-        // the connection. It ends at once either way, and the code is for people to read.
+        // Sizes that are wrong: section 4.2 asks for FRAME_SIZE_ERROR, of PRIORITY on its stream alone. h2 says
+        // PROTOCOL_ERROR of the connection. It ends at once either way, and the code is for people to read.
         row("6.3", "PRIORITY of 4 bytes", [opened(), frame(PRIORITY, NONE, 1, &[0; 4])], Gone(PROTOCOL)),
         row("6.3", "PRIORITY of 6 bytes", [opened(), frame(PRIORITY, NONE, 1, &[0; 6])], Gone(PROTOCOL)),
         row("6.4", "RST_STREAM on stream 0", [number(RST_STREAM, 0, 8)], Gone(PROTOCOL)),

@@ -114,7 +114,8 @@ fn missing() -> Vec<Case> {
         asks("8.3.1", "a path with a line end", of("/a\r\nb", "one.example"), broken),
         asks("8.3.1", "a path that is none", of("a", "one.example"), broken),
         asks("8.3.1", "* of GET", of("*", "one.example"), Answer(1, 400)),
-        // The clause knows no fragment in a path. It is dropped while the path is read: lb and the app go by what is before it.
+        // The clause knows no fragment in a path. It is dropped while the path is read: lb and the app go by what is
+        // before it.
         asks("8.3.1", "a fragment", of("/a#b", "one.example"), Answer(1, 200)),
         asks("8.3.1", "an authority with user information", of("/", "me@one.example"), Answer(1, 400)),
         asks("8.3.1", "an authority with a blank", of("/", "one. example"), broken),
