@@ -17,11 +17,11 @@ use crate::tls::{Authority, shake};
 
 /// How each attack is made, and when the last of its connections is to be gone: the limit it runs into, and as long again
 /// as they take to be opened.
-const ATTACKS: [(&str, &[&str], u64); 4] = [
-    ("slow heads", &["-H", "-i", "3"], 25),
-    ("slow bodies", &["-B", "-i", "5", "-s", "100000"], 100),
-    ("slow reading", &["-X", "-w", "10", "-y", "20", "-n", "5", "-z", "5"], 120),
-    ("ranges", &["-R", "-a", "5", "-b", "3000"], 25),
+const ATTACKS: [(&str, &str, &[&str], u64); 4] = [
+    ("slow heads", "/", &["-H", "-i", "3"], 25),
+    ("slow bodies", "/echo", &["-B", "-i", "5", "-s", "100000"], 100),
+    ("slow reading", "/", &["-X", "-w", "10", "-y", "20", "-n", "5", "-z", "5"], 120),
+    ("ranges", "/", &["-R", "-a", "5", "-b", "3000"], 25),
 ];
 const ATTACKERS: &str = "1000";
 
@@ -32,8 +32,9 @@ async fn who_is_slow_on_purpose_is_let_go_and_fills_nothing() {
     let place = tempfile::tempdir().unwrap();
     let app = App::start("app", &tasks, &shutdown).await;
     let lb = Lb::start(place.path(), section(&[(&app, Active)])).await;
-    for (name, how, seconds) in ATTACKS {
-        let (before, url, prefix) = (lb.program.rss_kib(), format!("http://{}/", lb.http), place.path().join("seen"));
+    for (name, path, how, seconds) in ATTACKS {
+        let (before, url, prefix) =
+            (lb.program.rss_kib(), format!("http://{}{path}", lb.http), place.path().join("seen"));
         let (length, prefix) = ((seconds + 20).to_string(), prefix.display().to_string());
         let words = ["-c", ATTACKERS, "-r", "200", "-l", &length, "-u", &url, "-g", "-o", &prefix];
         let mut attack = Command::new("slowhttptest");
