@@ -7,6 +7,8 @@
 //! ```
 //! Start at [`run`]; one request is in `exchange`, a table swap in `balancer`.
 
+mod access;
+mod account;
 mod admin;
 mod attempt;
 mod backend;
@@ -45,6 +47,7 @@ mod rates;
 mod refusal;
 mod request;
 mod snapshot;
+mod spans;
 mod sweep;
 mod tunnel;
 mod websocket;
@@ -56,7 +59,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use appbase_core::SectionKey;
-pub use config::{Config, Limits};
+pub use config::{AccessForm, AccessSettings, Config, Limits, TraceSettings};
 use kit::client::Client;
 use kit::member::{Following, MemberError, follow};
 use kit::serve::BindError;
@@ -64,10 +67,13 @@ use kit::{Shutdown, Tasks};
 use lb_core::v1::TableFile;
 use lb_core::{Table, TableError};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use crate::access::AccessLog;
+use crate::account::Listeners;
 use crate::balancer::Balancer;
 use crate::member::Member;
+use crate::spans::Spans;
 
 /// Name of the saved table within the data directory.
 const SAVED_TABLE: &str = "route-table";
@@ -100,6 +106,8 @@ pub enum RunError {
         #[source]
         source: Box<TableError>,
     },
+    #[error("\"{0}\" is no URL of a collector like http://127.0.0.1:4318 (https is not spoken to it)")]
+    Collector(String),
     #[error("cannot follow the controller")]
     Member(#[from] MemberError),
     #[error("cannot start a data thread")]
@@ -128,22 +136,56 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
     }
     follow_controller(&config, &balancer, tasks, shutdown)?;
 
-    let router = admin::router(&balancer);
+    let (listeners, written) = listeners(&config, tasks, shutdown)?;
+    let log = listeners.log.clone();
+    let router = admin::router(&balancer, &listeners);
     let admin = kit::serve::http(tasks, "lb-admin", admin, router, shutdown)
         .map_err(|source| BindError { address: config.admin, source })?;
     let (sweeping, asked) = (sweep::sweep_forever(Arc::clone(&balancer)), shutdown.asked());
     let (stop, stopping) = watch::channel(false);
     let https_port = https.map(|https| config.https_public_port.unwrap_or(https.port()));
-    let ends = listen::start((plain, tls), &balancer, &stopping, &config, https_port).map_err(RunError::Thread)?;
+    let ends =
+        listen::start((plain, tls), &balancer, &stopping, &config, &listeners, https_port).map_err(RunError::Thread)?;
     tasks.spawn("lb-data", async move {
         tokio::select! { () = asked => {}, () = sweeping => {} }
         let _ = stop.send(true);
         for end in ends {
             let _ = end.await;
         }
+        if let (Some(log), Some(written)) = (log, written) {
+            log.close();
+            let _ = written.await;
+        }
     });
     tracing::info!(%http, https = https.map(|https| https.to_string()), %admin, "load balancer serves");
     Ok(Handle { http, https, admin })
+}
+
+/// Who is told of requests, and when the last line of the access log is written.
+fn listeners(
+    config: &Config,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Result<(Listeners, Option<oneshot::Receiver<()>>), RunError> {
+    let log = AccessLog::start(&config.access).map_err(|source| RunError::File {
+        doing: "open the access log",
+        path: config.access.file.clone().unwrap_or_else(|| "-".into()),
+        source,
+    })?;
+    let (log, written) = log.unzip();
+    // Set to nothing is not set.
+    let collector = config.trace.collector.as_deref().filter(|collector| !collector.is_empty());
+    if let Some(collector) = collector.filter(|collector| !is_plain_url(collector)) {
+        return Err(RunError::Collector(collector.to_owned()));
+    }
+    let (share, member) = (config.trace.share, config.member.as_str());
+    let spans = collector.map(|collector| Spans::start(collector, share, member, tasks, shutdown));
+    let listeners = Listeners { log, spans };
+    Ok((listeners, written))
+}
+
+fn is_plain_url(text: &str) -> bool {
+    text.parse::<::http::Uri>().is_ok_and(|url| url.scheme_str() == Some("http") && url.host().is_some())
 }
 
 fn follow_controller(

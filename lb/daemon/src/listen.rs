@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use lb_core::preview;
 
+use crate::account;
 use crate::balancer::Balancer;
 use crate::certificates::Shaken;
 use crate::client::Client;
@@ -47,6 +48,7 @@ pub(crate) fn start(
     balancer: &Arc<Balancer>,
     stopping: &watch::Receiver<bool>,
     config: &Config,
+    listeners: &account::Listeners,
     https_port: Option<u16>,
 ) -> io::Result<Vec<oneshot::Receiver<()>>> {
     let connections_max = CONNECTIONS_MAX / plain.len().max(1);
@@ -59,7 +61,7 @@ pub(crate) fn start(
             copies: Cell::new(0),
             streams: Cell::new(0),
             stopping: stopping.clone(),
-            access_log: config.access_log,
+            listeners: listeners.clone(),
             proxies: config.proxies.clone(),
             limits: config.limits,
             connections_max,
@@ -130,7 +132,7 @@ pub(crate) struct Data {
     /// Streams of HTTP/2 that are.
     pub(crate) streams: Cell<usize>,
     pub(crate) stopping: watch::Receiver<bool>,
-    pub(crate) access_log: bool,
+    pub(crate) listeners: account::Listeners,
     proxies: Vec<Prefix>,
     pub(crate) limits: Limits,
     connections_max: usize,
