@@ -87,10 +87,10 @@ async fn nothing_is_forwarded_that_others_read_in_two_ways() {
         for ((name, _), reading) in peer::ALL.iter().zip(&peers).filter(|(_, reading)| !reading.is_empty()) {
             let same = if own.is_empty() {
                 "lb refuses"
-            } else if *reading == own {
-                "as lb"
-            } else {
+            } else if differ(&[own, reading], own.len()) {
                 "other than lb"
+            } else {
+                "as lb"
             };
             *counts.entry(format!("{name} forwards, {same}")).or_default() += 1;
         }
