@@ -11,7 +11,8 @@ help:
 	@echo "make down     stop it; data stays"
 	@echo "make destroy  take it away with its data (asks; FORCE=1 does not)"
 	@echo "make test     all tests"
-	@echo "make soak     10,000 flips under every protocol, then deploys under load with random kills, 10 minutes"
+	@echo "make soak     readers fuzzed, lb beside nginx, haproxy and caddy, slow attacks, 10,000 idle clients and as many"
+	@echo "              flips under every protocol, then deploys under load with random kills, 10 minutes"
 	@echo "              (PLATFORMER_SOAK_SECONDS, _SEED)"
 	@echo "make bench    the numbers of docs/benchmarks.md (SECTION=lb for one of them)"
 	@echo "make dist     the release archive, in bin/"
@@ -35,6 +36,7 @@ test:
 
 soak:
 	@tests/build.sh
+	cargo test --profile ci -p lb-core --test fuzz -- --ignored --nocapture
 	cargo test --profile ci --workspace --test daemon -- --ignored --nocapture
 	cargo test --profile ci --workspace --test soak -- --ignored --nocapture
 

@@ -1,15 +1,22 @@
 //! Gate: counts work in flight and can be closed. Whoever enters is counted before the gate is looked at, so that a
 //! close never misses one.
 
+mod count;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-#[derive(Debug, Default)]
+use count::Count;
+
+/// Those of the machine.
+mod atomics {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+}
+
+#[derive(Debug)]
 pub struct Gate {
-    inside: AtomicU64,
-    closed: AtomicBool,
+    count: Count,
     left: Notify,
 }
 
@@ -21,39 +28,37 @@ pub struct Pass {
 
 impl Gate {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+        Arc::new(Self { count: Count::new(), left: Notify::new() })
     }
 
-    /// Counted first, then the look: SeqCst on both sides, so that of an entry and a close at the same moment at least
-    /// one sees the other (Dekker's pattern).
     pub fn enter(self: &Arc<Self>) -> Option<Pass> {
-        self.inside.fetch_add(1, Ordering::SeqCst);
+        let is_open = self.count.enter();
         let pass = Pass { gate: Arc::clone(self) };
-        (!self.closed.load(Ordering::SeqCst)).then_some(pass)
+        is_open.then_some(pass)
     }
 
     pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.count.close();
         self.left.notify_waiters();
     }
 
     pub fn open(&self) {
-        self.closed.store(false, Ordering::SeqCst);
+        self.count.open();
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.count.is_closed()
     }
 
     pub fn inside(&self) -> u64 {
-        self.inside.load(Ordering::SeqCst)
+        self.count.inside()
     }
 
     /// Ends when the gate is closed and nobody is inside.
     pub async fn emptied(&self) {
         loop {
             let left = self.left.notified();
-            if self.is_closed() && self.inside() == 0 {
+            if self.count.is_empty() {
                 return;
             }
             left.await;
@@ -63,7 +68,7 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        if self.gate.inside.fetch_sub(1, Ordering::SeqCst) == 1 && self.gate.is_closed() {
+        if self.gate.count.leave() {
             self.gate.left.notify_waiters();
         }
     }

@@ -53,7 +53,11 @@ impl Recorder {
 
     /// From now on it says this to each request, and closes the connection when the text ends with `<close>`.
     pub(crate) fn say(&self, answer: &str) {
-        *self.answer.lock().unwrap() = answer.as_bytes().to_vec();
+        self.say_bytes(answer.as_bytes());
+    }
+
+    pub(crate) fn say_bytes(&self, answer: &[u8]) {
+        *self.answer.lock().unwrap() = answer.to_vec();
     }
 
     /// What came since the last look: all connections' bytes.
@@ -76,7 +80,7 @@ impl Recorder {
             self.connections.lock().unwrap().entry(number).or_default().extend_from_slice(&piece[..read]);
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let has_body =
-                ["content-length", "transfer-encoding"].iter().any(|name| text.to_lowercase().contains(name));
+                ["\r\ncontent-length:", "\r\ntransfer-encoding:"].iter().any(|name| text.to_lowercase().contains(name));
             let is_whole = if has_body { text.contains(END) } else { text.ends_with("\r\n\r\n") };
             if is_whole {
                 bytes.clear();

@@ -18,7 +18,7 @@ async fn ask(stage: &Stage, bytes: &[u8]) -> String {
 }
 
 /// What the app got, without the lines that lb adds to every request.
-fn got(recorder: &Recorder) -> String {
+pub(crate) fn got(recorder: &Recorder) -> String {
     let text = recorder.take();
     let ours = ["X-Forwarded-For: ", "X-Forwarded-Proto: ", "X-Forwarded-Host: ", "X-Request-Id: "];
     text.split_inclusive("\r\n").filter(|line| !ours.iter().any(|name| line.starts_with(name))).collect()
