@@ -1,4 +1,8 @@
 //! `lb`: serves, or asks itself whether it is ready.
+//!
+//! SIGUSR2 starts the program anew, which takes over: after the file was replaced, that is an upgrade.
+
+mod service;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +35,8 @@ struct Healthcheck {
     admin: std::net::SocketAddr,
 }
 
+/// Within the data directory.
+const HANDOVER: &str = "handover";
 /// Above what the data threads take for what is in flight.
 const FINISH_LIMIT: Duration = Duration::from_secs(12);
 
@@ -52,11 +58,16 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+async fn serve(mut config: Config) -> Result<(), String> {
     let tasks = Tasks::new();
-    // The task that waits for signals never ends, so it is not among those that are waited for.
+    if let (None, Some(data)) = (&config.upgrade.socket, &config.data) {
+        config.upgrade.socket = Some(data.join(HANDOVER));
+    }
+    // Tasks that wait for signals never end, so they are not among those that are waited for.
+    service::renew_on_signal(&Tasks::new()).map_err(|error| error.to_string())?;
     let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
     lb::run(config, &tasks, &shutdown).await.map_err(|error| kit::problem::chain(&error))?;
+    service::tell_ready();
     shutdown.asked().await;
     let running = tasks.finish(FINISH_LIMIT).await;
     tracing::info!(running = running.join(", "), "stopped");

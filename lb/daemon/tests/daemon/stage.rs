@@ -93,6 +93,7 @@ pub(crate) fn config() -> Config {
         threads: Some(2),
         proxies: Vec::new(),
         access_log: false,
+        upgrade: lb::Upgrade::default(),
         limits: Limits::default(),
     }
 }
