@@ -25,6 +25,9 @@ struct Cli {
 enum Command {
     /// Take requests (the default).
     Serve(Box<Config>),
+    /// Do nothing until stopped. A container of it owns the network and the published ports that lbs share which take over
+    /// from one another.
+    Edge,
     /// Exit 0 when ready, 1 otherwise.
     Healthcheck(Healthcheck),
 }
@@ -46,6 +49,7 @@ async fn main() -> ExitCode {
     kit::telemetry::start(kit::telemetry::DEFAULT_FILTER);
     let outcome = match cli.command {
         Some(Command::Healthcheck(check)) => kit::admin::healthcheck(check.admin).await,
+        Some(Command::Edge) => edge().await,
         Some(Command::Serve(config)) => serve(*config).await,
         None => serve(cli.config).await,
     };
@@ -56,6 +60,11 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn edge() -> Result<(), String> {
+    Shutdown::on_signals().map_err(|error| error.to_string())?.asked().await;
+    Ok(())
 }
 
 async fn serve(mut config: Config) -> Result<(), String> {

@@ -100,7 +100,7 @@ pub(crate) async fn serve(data: &Rc<Data>, door: Door, client: IpAddr, tls: Opti
                 is_going = true;
                 connection.graceful_shutdown();
                 if streams.is_empty() {
-                    let limit = if phase == Ok(Phase::HandedOver) { GOING_LIMIT } else { LAST_LIMIT };
+                    let limit = if phase.is_ok_and(|phase| phase == Phase::HandedOver) { GOING_LIMIT } else { LAST_LIMIT };
                     idle.as_mut().reset(Instant::now() + limit);
                 }
             }

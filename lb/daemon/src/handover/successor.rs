@@ -157,13 +157,13 @@ impl Estate {
     }
 
     /// Takes nothing new, and tells what is under way until it has ended.
-    async fn leave(mut self, channel: Channel, mut table: Option<Table<Member>>) {
+    async fn leave(self, channel: Channel, mut table: Option<Table<Member>>) {
         tracing::info!("a newer lb serves: this one ends with what it carries");
         let until = Instant::now() + self.drain;
         self.phase.send_replace(Phase::HandedOver);
         self.admin.ask();
         self.listeners.close();
-        let (mut channel, mut is_ended) = (Some(channel), false);
+        let (mut channel, mut ended, mut is_ended) = (Some(channel), self.ended.clone(), false);
         loop {
             let left = self.balancer.left(until.saturating_duration_since(Instant::now()));
             if let Some(Err(error)) = match &mut channel {
@@ -194,9 +194,14 @@ impl Estate {
                 },
                 () = self.balancer.in_force.until_changed() => tokio::time::sleep(TELL_PAUSE).await,
                 () = tokio::time::sleep(TELL_INTERVAL) => {}
-                _ = self.ended.wait_for(|ended| *ended), if !is_ended => is_ended = true,
+                () = async { drop(ended.wait_for(|ended| *ended).await) }, if !is_ended => is_ended = true,
             }
             self.ask_streams_to_go(until);
+        }
+        if std::process::id() == 1 {
+            // Ending would end the container, whose restart policy would start it again: it would take over in its turn.
+            tracing::info!("nothing is left: waits to be stopped");
+            self.shutdown.asked().await;
         }
         self.shutdown.ask();
     }

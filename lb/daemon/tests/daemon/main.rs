@@ -25,3 +25,4 @@ mod routes;
 mod stage;
 mod streams;
 mod tls;
+mod upgrade;
