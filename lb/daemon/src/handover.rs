@@ -21,7 +21,7 @@ mod channel;
 mod predecessor;
 mod successor;
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -112,6 +112,11 @@ impl Remaining {
 fn is_older(one: Option<&Generation>, other: Option<&Generation>) -> bool {
     let place = |generation: &Generation| (generation.epoch, generation.number);
     one.map(place) < other.map(place)
+}
+
+/// Which network namespace this is. Listeners work in that alone in which they were made, and end with it.
+fn network() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/net").ok().map(|namespace| namespace.ino())
 }
 
 /// Where a newer lb is waited for. None: it cannot be had, which is no reason not to serve.

@@ -13,8 +13,15 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum SuccessorWord {
-    /// It wants the listeners. `speaks`: the versions that it knows.
-    Take { speaks: Vec<u32>, release: String },
+    /// It wants the listeners.
+    Take {
+        /// The versions that it knows.
+        speaks: Vec<u32>,
+        release: String,
+        /// Where it is: the number of its network namespace. None: it does not know.
+        #[serde(default)]
+        network: Option<u64>,
+    },
     /// It could serve, with the table that is saved. Nothing may change that now.
     StandStill,
     /// It serves.

@@ -40,7 +40,8 @@ impl Predecessor {
     pub(crate) async fn find(path: &Path) -> Result<Option<Self>, HandoverError> {
         let Some(mut channel) = Channel::to(path).await? else { return Ok(None) };
         let release = env!("CARGO_PKG_VERSION").to_owned();
-        let listeners = match ask(&mut channel, &SuccessorWord::Take { speaks: vec![VERSION], release }).await {
+        let take = SuccessorWord::Take { speaks: vec![VERSION], release, network: super::network() };
+        let listeners = match ask(&mut channel, &take).await {
             Ok(PredecessorWord::Listeners { listeners, release, .. }) => {
                 tracing::info!(release, "takes over from the load balancer that serves here");
                 listeners

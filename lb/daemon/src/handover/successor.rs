@@ -123,8 +123,8 @@ impl Estate {
 
     /// Passes the listeners on, which go on working here. Ends when the newer one could serve.
     async fn offer(&self, channel: &mut Channel) -> Result<(), ChannelError> {
-        let (speaks, release) = match channel.hear_within(STEP_LIMIT).await? {
-            SuccessorWord::Take { speaks, release } => (speaks, release),
+        let (speaks, release, network) = match channel.hear_within(STEP_LIMIT).await? {
+            SuccessorWord::Take { speaks, release, network } => (speaks, release, network),
             other => return Err(unexpected(&other)),
         };
         if !speaks.contains(&VERSION) {
@@ -133,6 +133,13 @@ impl Estate {
                 env!("CARGO_PKG_VERSION")
             );
             return Err(ChannelError::Unreadable(reason));
+        }
+        if let (Some(theirs), Some(mine)) = (network, super::network())
+            && theirs != mine
+        {
+            let reason = "it is in another network, and the listeners are of this one: let both share a network, or \
+                          stop this one first";
+            return Err(ChannelError::Unreadable(reason.to_owned()));
         }
         let all = self.listeners.all()?;
         let listeners = all.iter().map(|(offered, _)| offered.clone()).collect();

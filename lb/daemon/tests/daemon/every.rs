@@ -33,6 +33,8 @@ pub(crate) struct World {
     authority: Arc<Authority>,
     tasks: Tasks,
     stop: AtomicBool,
+    /// Connections are told to go while nothing is wrong.
+    is_renewed: bool,
     posted: AtomicU64,
     /// By kind, in the order of [`KINDS`].
     done: [AtomicU64; KINDS.len()],
@@ -78,10 +80,10 @@ impl World {
         let mut http2 = self.secure("h2").await.unwrap();
         let mut channel = grpc::channel(self.http, &self.tasks).await;
         while self.goes_on() {
-            if plain.is_told_to_go() {
+            if self.is_renewed && plain.is_told_to_go() {
                 plain = Client::connect(self.http, &self.tasks).await.unwrap();
             }
-            if http2.is_told_to_go() {
+            if self.is_renewed && http2.is_told_to_go() {
                 http2 = self.secure("h2").await.unwrap();
             }
             let done = match kind {
@@ -98,7 +100,7 @@ impl World {
                 _ => grpc::talk(&channel, 30).await.map(drop).map_err(|error| error.to_string()),
             };
             // What was not begun when its connection was told to go is begun on another one.
-            if [3, 7].contains(&kind) && done.as_ref().is_err_and(|error| error.contains("not a result of an error")) {
+            if self.is_renewed && done.as_ref().is_err_and(|error| was_not_begun(error)) {
                 http2 = self.secure("h2").await.unwrap();
                 channel = grpc::channel(self.http, &self.tasks).await;
                 continue;
@@ -107,6 +109,11 @@ impl World {
             self.done[kind].fetch_add(1, Ordering::SeqCst);
         }
     }
+}
+
+/// What HTTP/2 says of a stream that came after GOAWAY.
+fn was_not_begun(error: &str) -> bool {
+    error == "not ready: channel closed" || error.contains("not a result of an error")
 }
 
 fn answered(answer: Result<crate::client::Answer, String>) -> Result<(), String> {
@@ -230,13 +237,15 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn start(apps: &Apps, http: SocketAddr, https: SocketAddr, tasks: &Tasks) -> Self {
+    pub(crate) fn start(apps: &Apps, at: (SocketAddr, SocketAddr), is_renewed: bool, tasks: &Tasks) -> Self {
+        let (http, https) = at;
         let world = Arc::new(World {
             http,
             https,
             authority: Arc::clone(&apps.authority),
             tasks: tasks.clone(),
             stop: AtomicBool::new(false),
+            is_renewed,
             posted: AtomicU64::new(0),
             done: Default::default(),
         });
@@ -288,7 +297,7 @@ async fn flips(count: usize) {
     for name in Apps::INSTANCES {
         stage.up(name).await;
     }
-    let load = Load::start(&apps, stage.lb.http, stage.lb.https.unwrap(), &stage.tasks);
+    let load = Load::start(&apps, (stage.lb.http, stage.lb.https.unwrap()), false, &stage.tasks);
     let mut flip = 0;
     while (flip < count || load.least_done() < 10) && !load.has_failed() {
         flip += 1;

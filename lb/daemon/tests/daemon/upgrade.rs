@@ -161,7 +161,7 @@ async fn five_upgrades_under_everything_lose_nothing() {
     for name in Apps::INSTANCES {
         yard.up(name).await;
     }
-    let load = Load::start(&apps, lb.http, lb.https, &yard.tasks);
+    let load = Load::start(&apps, (lb.http, lb.https), true, &yard.tasks);
     let mut leaving = Vec::new();
     for (upgrade, threads) in [1, 3, 2, 2, 1].into_iter().enumerate() {
         load.goes_on(2).await;
@@ -222,7 +222,7 @@ async fn an_instance_is_not_drained_while_the_older_lb_uses_it() {
 #[tokio::test]
 async fn one_that_is_gone_before_it_serves_changes_nothing() {
     let (yard, one, lb) = yard_with_app("one").await;
-    let take = SuccessorWord::Take { speaks: vec![1], release: "9.9.9".to_owned() };
+    let take = SuccessorWord::Take { speaks: vec![1], release: "9.9.9".to_owned(), network: None };
     let (stream, answer) = yard.said(&take).await;
     let PredecessorWord::Listeners { listeners, .. } = answer else { panic!("{answer:?}") };
     let names: Vec<_> = listeners.iter().map(|offered| offered.name.as_str()).collect();
@@ -231,8 +231,10 @@ async fn one_that_is_gone_before_it_serves_changes_nothing() {
 
     // Gone as late as can be: the older one stands still, and follows again.
     let (mut stream, _) = yard.said(&take).await;
-    let mut descriptors = [0; 6];
-    stream.read_exact(&mut descriptors).await.unwrap();
+    for _ in 0..6 {
+        // One by one: a read ends at each descriptor.
+        stream.read_u8().await.unwrap();
+    }
     let still = serde_json::to_vec(&SuccessorWord::StandStill).unwrap();
     stream.write_all(&(still.len() as u32).to_be_bytes()).await.unwrap();
     stream.write_all(&still).await.unwrap();
@@ -274,11 +276,18 @@ async fn a_killed_older_one_takes_nothing_along() {
 }
 
 #[tokio::test]
-async fn other_versions_are_refused_and_told_why() {
+async fn other_versions_and_networks_are_refused_and_told_why() {
     let (yard, _one, lb) = yard_with_app("one").await;
-    let (_, answer) = yard.said(&SuccessorWord::Take { speaks: vec![2, 3], release: "9.9.9".to_owned() }).await;
+    let release = || "9.9.9".to_owned();
+    let take = SuccessorWord::Take { speaks: vec![2, 3], release: release(), network: None };
+    let (_, answer) = yard.said(&take).await;
     let PredecessorWord::Refuse { reason } = answer else { panic!("{answer:?}") };
     assert!(reason.starts_with("release 9.9.9 hands over in versions [2, 3], this one"), "{reason}");
+    // The listeners would end with the network that is not its own.
+    let take = SuccessorWord::Take { speaks: vec![1], release: release(), network: Some(1) };
+    let (_, answer) = yard.said(&take).await;
+    let PredecessorWord::Refuse { reason } = answer else { panic!("{answer:?}") };
+    assert!(reason.starts_with("it is in another network"), "{reason}");
     let (_, answer) = yard.said(&SuccessorWord::Serve).await;
     assert_eq!(answer, PredecessorWord::Refuse { reason: "Serve out of its turn".to_owned() });
     let mut client = Client::connect(lb.http, &yard.tasks).await.unwrap();
