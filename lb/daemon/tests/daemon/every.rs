@@ -100,7 +100,8 @@ impl World {
                 _ => grpc::talk(&channel, 30).await.map(drop).map_err(|error| error.to_string()),
             };
             // What was not begun when its connection was told to go is begun on another one.
-            if self.is_renewed && done.as_ref().is_err_and(|error| was_not_begun(error)) {
+            let is_http2 = [3, 7].contains(&kind);
+            if self.is_renewed && is_http2 && done.as_ref().is_err_and(|error| was_not_begun(error)) {
                 http2 = self.secure("h2").await.unwrap();
                 channel = grpc::channel(self.http, &self.tasks).await;
                 continue;
