@@ -5,7 +5,7 @@
 sure "This removes all apps, versions and history of the platform on this machine for ever. Go on?" || exit 1
 "$COMPOSE_DIR/down.sh"
 if docker_answers && compose_found; then
-    compose down --volumes --remove-orphans
+    COMPOSE_PROFILES=observability compose down --volumes --remove-orphans
     for image in $IMAGES; do docker rmi "platformer/$image:$VERSION" >/dev/null 2>&1 || true; done
     docker image prune -f --filter label=io.platformer.image >/dev/null
 fi

@@ -17,6 +17,7 @@ for image in $IMAGES; do references="$references platformer/$image:$VERSION"; do
 # shellcheck disable=SC2086 -- words on purpose
 docker save -o "$stage/images.tar" $references
 cp "$COMPOSE_DIR/compose.yaml" "$COMPOSE_DIR/install.sh" "$stage/"
+cp -r "$COMPOSE_DIR/observability" "$stage/"
 printf 'COMPOSE_PROJECT_NAME=%s\nPLATFORMER_VERSION=%s\n' "$PROJECT" "$VERSION" >"$stage/.env"
 mkdir -p "$ROOT/bin"
 tar -C "$TARGET/dist-archive" --sort=name --owner=0 --group=0 --numeric-owner -czf "$ROOT/bin/$name.tar.gz" "$name"

@@ -18,5 +18,6 @@ if docker_answers && compose_found; then
     # The controller first: it would start anew what is taken away here.
     docker rm -f platformer-controller >/dev/null 2>&1 || true
     remove_instances
-    compose down --remove-orphans
+    # Also what somebody wanted to see it with.
+    COMPOSE_PROFILES=observability compose down --remove-orphans
 fi

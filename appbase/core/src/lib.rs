@@ -8,6 +8,7 @@
 pub mod claims;
 pub mod digest;
 pub mod generation;
+pub mod moment;
 pub mod name;
 pub mod prefix;
 pub mod slot;
@@ -16,6 +17,7 @@ pub mod version;
 
 pub use digest::Digest;
 pub use generation::Generation;
+pub use moment::Moment;
 pub use name::{
     AppName, ClusterId, DeploymentId, EnvironmentName, InstanceId, MemberId, ProcessName, SectionKey, ServerName,
 };

@@ -22,7 +22,7 @@ pub use release::{
     InstanceSpec, Limits, Policy, ProcessTraffic, Protocol, Release, Source, TrafficSpec, Value, VersionDocument,
 };
 pub use route::{HeaderEdits, Redirect, Route};
-pub use status::{Counters, Health, InstanceReport, MemberKind, MemberStatus, ProbeAnswer, Refusal};
+pub use status::{Counters, DrainReport, Health, InstanceReport, MemberKind, MemberStatus, ProbeAnswer, Refusal};
 pub use table::TableUpdate;
 
 /// Features this release of the platform understands in documents. None yet: everything is in version 1 itself.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

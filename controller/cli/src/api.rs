@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use appbase_core::{AppName, DeploymentId};
 use controller_core::v1::api::{
-    AppStatus, ChangeSetAnswer, ChangeSetRequest, DeployAnswer, DeploymentView, PlatformStatus,
+    AppStatus, ChangeSetAnswer, ChangeSetRequest, DeployAnswer, DeploymentView, MemberTraffic, PlatformStatus,
 };
 use controller_core::v1::state::Operation;
 use kit::client::{Client, ClientError};
@@ -31,6 +31,10 @@ impl Session<'_> {
 
     pub(crate) async fn platform(&self) -> Result<PlatformStatus, Failure> {
         Ok(self.controller.get("/v1/status", ANSWER_LIMIT).await?)
+    }
+
+    pub(crate) async fn traffic(&self) -> Result<Vec<MemberTraffic>, Failure> {
+        Ok(self.controller.get("/v1/traffic", ANSWER_LIMIT).await?)
     }
 
     pub(crate) async fn app(&self, app: &AppName) -> Result<AppStatus, Failure> {

@@ -25,6 +25,7 @@ mod scale;
 mod split;
 mod status;
 mod token;
+mod top;
 mod version;
 
 use clap::Subcommand;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Follow(follow::Arguments),
     /// What runs, and how it is
     Status(status::Arguments),
+    /// What the load balancers carry right now, by release and instance
+    Top(top::Arguments),
     /// Deployments of an app, newest first
     History(history::Arguments),
     /// What the instances of an app wrote
@@ -108,6 +111,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Cancel(arguments) => cancel::run(&session, arguments).await,
         Command::Follow(arguments) => follow::run(&session, arguments).await,
         Command::Status(arguments) => status::run(&session, arguments).await,
+        Command::Top(arguments) => top::run(&session, arguments).await,
         Command::History(arguments) => history::run(&session, arguments).await,
         Command::Logs(arguments) => logs::run(&session, arguments).await,
         Command::Events(arguments) => events::run(&session, arguments).await,

@@ -12,6 +12,7 @@ mod follow;
 mod output;
 mod pack;
 mod push;
+mod rates;
 mod render;
 mod safe;
 mod session;

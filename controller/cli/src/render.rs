@@ -11,6 +11,7 @@ pub(crate) mod route_test;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod timeline;
+pub(crate) mod top;
 
 /// Colours, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

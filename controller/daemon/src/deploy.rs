@@ -402,6 +402,7 @@ fn new_deployment(shared: &Shared, records: &Records, wanted: &Wanted, chosen: &
         cancel: false,
         stage: wanted.stage,
         flipped_unix_ms: None,
+        flip: None,
         drain_deadline: None,
         end: None,
         idempotency_key: wanted.idempotency_key.clone(),

@@ -51,6 +51,7 @@ pub(crate) fn router(shared: App) -> Router {
         .route("/v1/change-sets", post(changes::apply).get(changes::list))
         .route("/v1/routes", get(apps::routes))
         .route("/v1/routes/test", get(apps::test_route))
+        .route("/v1/traffic", get(members::traffic))
         .route("/v1/members/{id}/table", get(members::table))
         .route("/v1/members/{id}/status", put(members::status).layer(DefaultBodyLimit::max(STATUS_BYTES_MAX)))
         .route("/v1/members/{id}", delete(members::forget))

@@ -8,6 +8,7 @@ use appbase_core::v1::{Counters, MemberKind, MemberStatus};
 use appbase_core::{Generation, MemberId, ReleaseNumber, SectionKey};
 use controller_core::observed::MemberSeen;
 use controller_core::time::Now;
+use controller_core::v1::api::MemberTraffic;
 
 type BySection = BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Counters>>;
 
@@ -87,6 +88,18 @@ impl Members {
             .collect()
     }
 
+    /// The last word of each load balancer.
+    pub(crate) fn traffic(&self) -> Vec<MemberTraffic> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let lbs = heard.iter().filter(|(_, known)| known.status.kind == MemberKind::Lb);
+        let said = |(id, known): (&MemberId, &Heard)| MemberTraffic {
+            member: id.clone(),
+            said_ms: u64::try_from(known.at.as_millis()).unwrap_or(u64::MAX),
+            status: known.status.clone(),
+        };
+        lbs.map(said).collect()
+    }
+
     /// Counters of a section over all members and releases.
     pub(crate) fn counters(&self, section: &SectionKey, release: Option<ReleaseNumber>) -> Counters {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,11 +108,7 @@ impl Members {
             for counters in [&known.before, &known.status.counters] {
                 let releases = counters.get(section).into_iter().flatten();
                 for (_, counters) in releases.filter(|(number, _)| release.is_none_or(|wanted| wanted == **number)) {
-                    sum.requests += counters.requests;
-                    sum.failed += counters.failed;
-                    sum.app_errors += counters.app_errors;
-                    sum.copies += counters.copies;
-                    sum.copies_failed += counters.copies_failed;
+                    sum.add(counters);
                 }
             }
         }
@@ -125,12 +134,7 @@ fn without(mut all: BySection, those: &BySection) -> BySection {
 fn add(sum: &mut BySection, more: &BySection) {
     for (section, releases) in more {
         for (release, counters) in releases {
-            let into = sum.entry(section.clone()).or_default().entry(*release).or_default();
-            into.requests += counters.requests;
-            into.failed += counters.failed;
-            into.app_errors += counters.app_errors;
-            into.copies += counters.copies;
-            into.copies_failed += counters.copies_failed;
+            sum.entry(section.clone()).or_default().entry(*release).or_default().add(counters);
         }
     }
 }
@@ -143,9 +147,9 @@ mod tests {
 
     fn status(boot: &str, releases: &[(ReleaseNumber, u64)]) -> MemberStatus {
         let section = SectionKey::app(&EnvironmentName::default_name(), &AppName::parse("shop").expect("a name"));
-        let counters = releases
-            .iter()
-            .map(|(release, requests)| (*release, Counters { requests: *requests, ..Counters::default() }));
+        let counters = releases.iter().map(|(release, requests)| {
+            (*release, Counters { requests: *requests, durations: vec![*requests], ..Counters::default() })
+        });
         MemberStatus {
             kind: MemberKind::Lb,
             boot: boot.to_owned(),
@@ -170,6 +174,7 @@ mod tests {
         ] {
             members.heard(&id, status, now);
             assert_eq!(members.counters(&section, None).requests, sum);
+            assert_eq!(members.counters(&section, None).durations, [sum]);
             assert_eq!(members.counters(&section, Some(2)).requests, of_two);
         }
     }

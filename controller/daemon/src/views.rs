@@ -241,6 +241,7 @@ pub(crate) fn deployment(shared: &Shared, records: &Records, deployment: &Deploy
         requests: outcome.requests,
         failed: outcome.failed,
         cut: outcome.cut,
+        receipt: outcome.receipt.clone(),
         reason: end.reason.clone(),
         failures: outcome.failures.clone(),
     });

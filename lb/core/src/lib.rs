@@ -24,6 +24,7 @@ pub mod retry;
 pub mod route;
 pub mod rule;
 pub mod table;
+pub mod trace;
 pub mod v1;
 
 pub use table::{Section, Table, TableError};

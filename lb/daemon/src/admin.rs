@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use appbase_core::SectionKey;
 use appbase_core::v1::Health;
@@ -15,13 +15,18 @@ use lb_core::explain::{Explanation, Question, explain};
 use lb_core::http1::RequestHead;
 use serde::Deserialize;
 
+use crate::account::Listeners;
 use crate::balancer::Balancer;
 
-pub(crate) struct Admin(pub(crate) Arc<Balancer>);
+struct Admin {
+    balancer: Arc<Balancer>,
+    listeners: Listeners,
+}
 
-pub(crate) fn router(balancer: &Arc<Balancer>) -> Router {
+pub(crate) fn router(balancer: &Arc<Balancer>, listeners: &Listeners) -> Router {
     let own = Router::new().route("/v1/route", get(explain_route)).with_state(Arc::clone(balancer));
-    kit::admin::router(Arc::new(Admin(Arc::clone(balancer)))).merge(own)
+    let admin = Admin { balancer: Arc::clone(balancer), listeners: listeners.clone() };
+    kit::admin::router(Arc::new(admin)).merge(own)
 }
 
 #[derive(Deserialize)]
@@ -67,7 +72,7 @@ async fn explain_route(
 
 impl kit::admin::Admin for Admin {
     fn ready(&self) -> Result<(), String> {
-        match self.0.snapshot.load().table {
+        match self.balancer.snapshot.load().table {
             Some(_) => Ok(()),
             None => Err("no route table is in force yet".to_owned()),
         }
@@ -77,14 +82,14 @@ impl kit::admin::Admin for Admin {
         let mut out = String::with_capacity(4 << 10);
         // Writing to a String cannot fail.
         let _ = self.write_requests(&mut out).and_then(|()| self.write_edge(&mut out));
-        let _ = self.write_instances(&mut out);
+        let _ = self.write_instances(&mut out).and_then(|()| self.write_told(&mut out));
         out
     }
 }
 
 impl Admin {
     fn write_requests(&self, out: &mut String) -> std::fmt::Result {
-        let counters = self.0.counters();
+        let counters = self.balancer.counters();
         writeln!(out, "# TYPE platform_lb_requests_total counter")?;
         writeln!(out, "# TYPE platform_lb_failed_total counter")?;
         writeln!(out, "# TYPE platform_lb_copies_total counter")?;
@@ -120,7 +125,7 @@ impl Admin {
     }
 
     fn write_edge(&self, out: &mut String) -> std::fmt::Result {
-        let edge = &self.0.edge;
+        let edge = &self.balancer.edge;
         for (name, kind, value) in [
             ("platform_lb_connections_total", "counter", &edge.connections),
             ("platform_lb_connections_open", "gauge", &edge.connections_open),
@@ -151,6 +156,21 @@ impl Admin {
         Ok(())
     }
 
+    /// What became of the lines of the access log, and of spans.
+    fn write_told(&self, out: &mut String) -> std::fmt::Result {
+        let counter = |out: &mut String, name, value: &AtomicU64| {
+            writeln!(out, "# TYPE {name} counter\n{name} {}", value.load(Ordering::Relaxed))
+        };
+        if let Some(log) = &self.listeners.log {
+            counter(out, "platform_lb_access_lines_lost_total", &log.lost)?;
+        }
+        if let Some(spans) = &self.listeners.spans {
+            counter(out, "platform_lb_spans_sent_total", &spans.sent)?;
+            counter(out, "platform_lb_spans_lost_total", &spans.lost)?;
+        }
+        Ok(())
+    }
+
     fn write_instances(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "# TYPE platform_lb_instance_up gauge")?;
         writeln!(out, "# TYPE platform_lb_instance_in_flight gauge")?;
@@ -158,8 +178,8 @@ impl Admin {
         writeln!(out, "# TYPE platform_lb_instance_ejected gauge")?;
         writeln!(out, "# TYPE platform_lb_instance_panic gauge")?;
         writeln!(out, "# TYPE platform_lb_instance_latency_seconds gauge")?;
-        let now = self.0.clock.elapsed();
-        for backend in self.0.all_backends() {
+        let now = self.balancer.clock.elapsed();
+        for backend in self.balancer.all_backends() {
             let (id, seen) = (&backend.id, backend.seen(now));
             let up = u8::from(seen.health == Health::Up);
             let ejected = u8::from(seen.ejected);

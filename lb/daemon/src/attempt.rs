@@ -189,6 +189,11 @@ impl<'a, H: Http, I: Answers> Attempt<'a, H, I> {
         self.took
     }
 
+    /// Of the request's body, and of the answer's.
+    pub(crate) fn moved_bytes(&self) -> (u64, u64) {
+        (self.request_bytes, self.response_bytes)
+    }
+
     /// Something of an answer came.
     pub(crate) fn is_answered(&self) -> bool {
         self.interim > 0 || self.instance.http.has_begun()

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use appbase_core::v1::{Balance, Health, Probe, ProbeAnswer, Protocol};
+use appbase_core::v1::{Balance, DrainReport, Health, Probe, ProbeAnswer, Protocol};
 use appbase_core::{InstanceId, ProcessName, ReleaseNumber, SectionKey};
 use kit::gate::{Gate, Pass};
 use kit::member::InForce;
@@ -45,6 +45,9 @@ pub(crate) struct Backend {
     inside: Mutex<BTreeMap<u64, Inside>>,
     streams: AtomicU64,
     cut: AtomicU64,
+    /// Requests that went in, and those that failed in there.
+    pub(crate) entered: AtomicU64,
+    pub(crate) failed: AtomicU64,
     judgement: Mutex<Judgement>,
     draining: Mutex<Option<Draining>>,
     /// A connection failed: ask now.
@@ -88,6 +91,10 @@ pub(crate) struct Judgement {
 pub(crate) struct Draining {
     pub(crate) since: Duration,
     pub(crate) limits: Drain,
+    /// How many were inside when it began.
+    inside: u64,
+    /// Until nobody was any more, as it was seen first; none: somebody is.
+    took: Option<Duration>,
 }
 
 impl Backend {
@@ -110,6 +117,8 @@ impl Backend {
             inside: Mutex::default(),
             streams: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            entered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             judgement: Mutex::new(judgement),
             draining: Mutex::new(None),
             probe_now: Notify::new(),
@@ -185,9 +194,20 @@ impl Backend {
     /// Takes nothing new. What is inside may stay for `limits`, counted from the first close.
     pub(crate) fn close(&self, limits: Drain, now: Duration) {
         let mut draining = self.draining();
-        let since = draining.map_or(now, |draining| draining.since);
-        *draining = Some(Draining { since, limits });
         self.gate.close();
+        let begun = || Draining { since: now, limits, inside: self.gate.inside(), took: None };
+        *draining = Some(Draining { limits, ..draining.unwrap_or_else(begun) });
+    }
+
+    /// How its drain goes, as of now.
+    pub(crate) fn report_drain(&self, now: Duration) -> Option<DrainReport> {
+        let mut draining = self.draining();
+        let draining = draining.as_mut()?;
+        if self.is_empty() {
+            draining.took.get_or_insert(now.saturating_sub(draining.since));
+        }
+        let took_ms = draining.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        Some(DrainReport { inside: draining.inside, took_ms })
     }
 
     /// Since when and how long; none while open.
@@ -212,6 +232,7 @@ impl Backend {
         };
         let inside = Inside { connection: Arc::clone(connection), stream: false, cut: false };
         self.inside().insert(request, inside);
+        self.entered.fetch_add(1, Ordering::Relaxed);
         Some(Entry { backend: Arc::clone(self), pass: Some(pass), request, stream: false })
     }
 
@@ -219,7 +240,7 @@ impl Backend {
     /// none when nothing drains here.
     pub(crate) fn sweep(&self, now: Duration) -> Option<Duration> {
         let draining = self.draining();
-        let Draining { since, limits } = (*draining).filter(|_| self.gate.inside() > 0)?;
+        let Draining { since, limits, .. } = (*draining).filter(|_| self.gate.inside() > 0)?;
         let elapsed = now.saturating_sub(since);
         let over = drain::over(limits, elapsed);
         for (request, inside) in self.inside().iter_mut() {

@@ -257,13 +257,17 @@ impl Balancer {
     pub(crate) fn learn_end(&self, backend: &Backend, status: u16) {
         match status {
             _ if eject::is_gateway_failure(status) => self.gateway_failure(backend),
-            500.. => backend.experience.failed(self.clock.elapsed()),
+            500.. => {
+                backend.failed.fetch_add(1, Ordering::Relaxed);
+                backend.experience.failed(self.clock.elapsed());
+            }
             _ => backend.experience.went_well(self.clock.elapsed()),
         }
     }
 
     /// A request failed there, the instance's fault. After some in a row it is left out for a while.
     pub(crate) fn gateway_failure(&self, backend: &Backend) {
+        backend.failed.fetch_add(1, Ordering::Relaxed);
         let in_a_row = backend.experience.gateway_failed(self.clock.elapsed());
         let (limit, place) = {
             let judgement = backend.judgement();
@@ -396,6 +400,10 @@ impl Balancer {
             last_probe: judgement.last.filter(|_| seen.health != Health::Up),
             ejected: seen.ejected,
             panic: seen.health == Health::Down && seen.eligible,
+            requests: backend.entered.load(Ordering::Relaxed),
+            failed: backend.failed.load(Ordering::Relaxed),
+            probes: judgement.tries,
+            drain: backend.report_drain(now).filter(|_| instance.state == InstanceState::Draining),
             latency_us: seen.latency_us,
         }
     }

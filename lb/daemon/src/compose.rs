@@ -9,6 +9,7 @@ use appbase_core::v1::{Cors, HeaderEdits};
 use lb_core::guard::{self, Crossing};
 use lb_core::http1::framing::{self, RequestFraming, ResponseFraming};
 use lb_core::http1::{BodyLength, Known, RequestHead, ResponseHead};
+use lb_core::trace::Context;
 
 use crate::certificates::Shaken;
 use crate::marks::{Marks, PLACE_COOKIE, STICKY_COOKIE};
@@ -81,6 +82,8 @@ pub(crate) struct Forwarded<'a> {
     pub(crate) instance: SocketAddr,
     pub(crate) edits: Option<&'a HeaderEdits>,
     pub(crate) notice: Option<&'a str>,
+    /// None: what the client says of that goes on as it is.
+    pub(crate) trace: Option<Context>,
     /// It goes to another instance as well, and nobody waits for the answer of this one.
     pub(crate) is_copy: bool,
 }
@@ -99,6 +102,9 @@ pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &Reques
             Known::Accept | Known::ContentType | Known::IdempotencyKey | Known::Other => true,
             Known::Expect => framing.expects_continue,
             Known::Upgrade => framing.upgrade,
+            Known::TraceParent => forwarded.trace.is_none(),
+            // It says more of the client's trace, so it goes with that one alone.
+            Known::TraceState => forwarded.trace.is_none_or(|trace| trace.parent.is_some()),
             Known::Connection
             | Known::ContentLength
             | Known::Host
@@ -122,6 +128,9 @@ pub(crate) fn request(out: &mut impl Lines, head: &RequestHead, framing: &Reques
         out.line("X-Forwarded-Host", host.as_bytes());
     }
     out.line("X-Request-Id", forwarded.request_id.as_bytes());
+    if let Some(trace) = forwarded.trace {
+        out.display("traceparent", trace);
+    }
     if let Some(notice) = forwarded.notice {
         out.line(NOTICE, notice.as_bytes());
     }
@@ -266,6 +275,7 @@ mod tests {
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: None,
             notice: None,
+            trace: None,
             is_copy: false,
         };
         let mut out = Vec::new();
@@ -336,6 +346,7 @@ mod tests {
             instance: "127.0.0.1:1".parse().unwrap(),
             edits: Some(&edits),
             notice: None,
+            trace: None,
             is_copy: false,
         };
         let mut out = Vec::new();

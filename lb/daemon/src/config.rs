@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use appbase_core::{MemberId, Prefix};
+use lb_core::trace::Share;
 
 /// How the load balancer runs.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,9 +44,10 @@ pub struct Config {
     /// the client is. Those of others never do.
     #[arg(long, env = "PLATFORMER_LB_PROXIES", value_name = "RANGE", value_delimiter = ',', value_parser = range)]
     pub proxies: Vec<Prefix>,
-    /// Log each request.
-    #[arg(long, env = "PLATFORMER_LB_ACCESS_LOG")]
-    pub access_log: bool,
+    #[command(flatten)]
+    pub access: AccessSettings,
+    #[command(flatten)]
+    pub trace: TraceSettings,
     #[command(flatten)]
     pub upgrade: Upgrade,
     #[arg(skip)]
@@ -66,6 +68,78 @@ pub struct Upgrade {
 impl Default for Upgrade {
     fn default() -> Self {
         Self { socket: None, drain_s: 600 }
+    }
+}
+
+/// What the access log is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AccessSettings {
+    /// Log requests in this form.
+    #[arg(
+        id = "access_log",
+        long = "access-log",
+        env = "PLATFORMER_LB_ACCESS_LOG",
+        value_enum,
+        value_name = "FORM",
+        default_value_t
+    )]
+    pub form: AccessForm,
+    /// Into this file, which may be moved away at any time; none: standard output.
+    #[arg(
+        id = "access_log_file",
+        long = "access-log-file",
+        env = "PLATFORMER_LB_ACCESS_LOG_FILE",
+        value_name = "FILE"
+    )]
+    pub file: Option<PathBuf>,
+    /// Of the requests that went well, so many, from 0 to 1. Those that failed are always logged.
+    #[arg(
+        id = "access_log_share",
+        long = "access-log-share",
+        env = "PLATFORMER_LB_ACCESS_LOG_SHARE",
+        value_name = "SHARE",
+        default_value_t = Share::ALL
+    )]
+    pub share: Share,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self { form: AccessForm::Off, file: None, share: Share::ALL }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum AccessForm {
+    /// Nothing is logged.
+    #[default]
+    Off,
+    /// An object a line.
+    Json,
+    /// As Apache writes it.
+    Combined,
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TraceSettings {
+    /// Send spans of requests to this collector (OTLP over HTTP, as http://127.0.0.1:4318).
+    #[arg(id = "otlp", long = "otlp", env = "PLATFORMER_LB_OTLP", value_name = "URL")]
+    pub collector: Option<String>,
+    /// Of so many traces, from 0 to 1.
+    #[arg(
+        id = "trace_share",
+        long = "trace-share",
+        env = "PLATFORMER_LB_TRACE_SHARE",
+        value_name = "SHARE",
+        default_value_t = TraceSettings::default().share
+    )]
+    pub share: Share,
+}
+
+impl Default for TraceSettings {
+    fn default() -> Self {
+        Self { collector: None, share: Share::new(0.05).expect("it is from 0 to 1") }
     }
 }
 

@@ -147,8 +147,8 @@ impl Entrance {
         ctx.notice.clone_from(&rule.section.notice);
         ctx.marks.preview = preview.is_some();
         ctx.marks.https_for_s = ctx.connection.tls.as_ref().map_or(0, |_| section.tls.policy.hsts_seconds);
-        if let Some(access) = &mut ctx.access {
-            access.app = rule.section.key.to_string();
+        if let Some(account) = &mut ctx.account {
+            account.rule = Some(Arc::clone(rule));
         }
         ctx.rule = rule.changes_messages().then(|| Arc::clone(rule));
         self.proven(ctx, &ask, section)?;
@@ -185,9 +185,8 @@ impl Entrance {
         ctx.counters = preview.is_none().then(|| Arc::clone(&target.counters));
         (ctx.marks, ctx.copy, ctx.charged) = (marks, copy, charged);
         ctx.protocol = target.protocol;
-        if let Some(access) = &mut ctx.access {
-            access.release = target.release;
-            access.instance = target.backend.id.to_string();
+        if let Some(account) = &mut ctx.account {
+            account.instance = Some((Arc::clone(&target.backend), target.release));
         }
         ctx.entry = target.backend.enter(&ctx.connection, ctx.number);
         if ctx.entry.is_some() && ctx.attempts == 0 && preview.is_none() {

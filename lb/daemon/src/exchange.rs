@@ -33,7 +33,7 @@ use crate::listen::Data;
 use crate::mirror;
 use crate::pool::Instance;
 use crate::refusal::Refusal;
-use crate::request::{Access, End, RequestContext};
+use crate::request::{End, RequestContext};
 use crate::tunnel::Tunnel;
 
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -140,9 +140,12 @@ impl Exchange<'_> {
             Some(id) => ctx.id.push_str(id),
             None => hex(self.data.entrance.draw(), self.data.entrance.draw(), &mut ctx.id),
         }
-        if self.data.access_log {
-            ctx.access = Some(Access { method: client.head.method().to_owned(), ..Access::default() });
-        }
+        let protocol = match (H::IS_SHARED, client.head.is_http10()) {
+            (true, _) => "HTTP/2.0",
+            (false, true) => "HTTP/1.0",
+            (false, false) => "HTTP/1.1",
+        };
+        ctx.account = self.data.listeners.begin(&client.head, protocol, || self.data.entrance.draw());
     }
 
     fn end(&self, ctx: &mut RequestContext, end: End) -> After {
@@ -232,6 +235,9 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(fault) => return self.failed(client, ctx, &mut instance, (sent, answered), fault),
         };
+        if let Some(account) = &mut ctx.account {
+            account.instance_took = attempt.took();
+        }
         if let Some(entry) = &ctx.entry {
             self.data.balancer.learn(entry.backend(), &attempt.instance.head, attempt.took());
         }
@@ -274,6 +280,7 @@ impl Exchange<'_> {
             instance: entry.backend().address,
             edits: ctx.rule.as_ref().map(|rule| &rule.route.request_headers),
             notice: ctx.notice.as_deref(),
+            trace: ctx.account.as_ref().and_then(|account| account.trace),
             is_copy: false,
         };
         if let Some((backend, counters)) = ctx.copy.take()
@@ -434,9 +441,15 @@ impl Exchange<'_> {
         let (Some(wire), Some(to_instance)) = (client.http.wire(), instance.http.wire()) else {
             return Outcome::Broke(End::Unknown);
         };
+        let before = (wire.written(), to_instance.written());
         let mut tunnel =
             Tunnel::new(wire, to_instance, patience, &client.connection, is_websocket, client.limits.stream_silence);
-        match poll_fn(|cx| tunnel.poll(cx)).await {
+        let tunnelled = poll_fn(|cx| tunnel.poll(cx)).await;
+        if let (Some(account), Some(wire)) = (&mut ctx.account, client.http.wire()) {
+            account.response_bytes = wire.written() - before.0;
+            account.request_bytes = instance.http.written() - before.1;
+        }
+        match tunnelled {
             Ok(()) => Outcome::Over(After::Closes),
             Err(error) => {
                 tracing::debug!(request_id = ctx.id, error = %error, "tunnel broke off");
@@ -464,7 +477,11 @@ async fn pass_on<H: Http, I: Answers>(
     let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !data.is_leaving();
     let before = attempt.client.http.written();
     let goes_on = begin_answer(attempt.client, attempt.instance, ctx, may_go_on, answer);
-    if let Err(fault) = poll_fn(|cx| attempt.poll_body(cx)).await {
+    let passed = poll_fn(|cx| attempt.poll_body(cx)).await;
+    if let Some(account) = &mut ctx.account {
+        (account.request_bytes, account.response_bytes) = attempt.moved_bytes();
+    }
+    if let Err(fault) = passed {
         tracing::debug!(request_id = ctx.id, fault = ?fault, "answer broke off");
         let client = attempt.client;
         let Fault::Instance(fault) = fault else { return Passed::Not(Outcome::Broke(End::ClientGone)) };

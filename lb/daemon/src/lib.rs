@@ -7,6 +7,8 @@
 //! ```
 //! Start at [`run`]; one request is in `exchange`, a table swap in `balancer`.
 
+mod access;
+mod account;
 mod admin;
 mod attempt;
 mod backend;
@@ -47,6 +49,7 @@ mod rates;
 mod refusal;
 mod request;
 mod snapshot;
+mod spans;
 mod sweep;
 mod tunnel;
 mod websocket;
@@ -60,7 +63,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use appbase_core::SectionKey;
-pub use config::{Config, Limits, Upgrade};
+pub use config::{AccessForm, AccessSettings, Config, Limits, TraceSettings, Upgrade};
 pub use handover::HandoverError;
 use kit::client::Client;
 use kit::member::{Following, MemberError};
@@ -71,10 +74,13 @@ use lb_core::{Table, TableError};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
+use crate::access::AccessLog;
+use crate::account::Listeners;
 use crate::balancer::Balancer;
 use crate::handover::{Estate, Predecessor};
 use crate::member::Member;
 use crate::phase::Phase;
+use crate::spans::Spans;
 
 /// Name of the saved table within the data directory.
 const SAVED_TABLE: &str = "route-table";
@@ -107,6 +113,8 @@ pub enum RunError {
         #[source]
         source: Box<TableError>,
     },
+    #[error("\"{0}\" is no URL of a collector like http://127.0.0.1:4318 (https is not spoken to it)")]
+    Collector(String),
     #[error("cannot follow the controller")]
     Member(#[from] MemberError),
     #[error("cannot take over")]
@@ -140,15 +148,17 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
         before.stand_still(&balancer, read_again).await?;
     }
 
-    let listeners = bound.offered().map_err(|source| BindError { address: config.http, source })?;
+    let offered = bound.offered().map_err(|source| BindError { address: config.http, source })?;
     let (phase, admin) = (Arc::new(watch::Sender::new(Phase::Serves)), shutdown.child());
-    let router = admin::router(&balancer);
+    let (told, written) = listeners(&config, tasks, shutdown)?;
+    let router = admin::router(&balancer, &told);
     kit::serve::http(tasks, "lb-admin", bound.admin, router, &admin)
         .map_err(|source| BindError { address: config.admin, source })?;
     let https_port = handle.https.map(|https| config.https_public_port.unwrap_or(https.port()));
     let watching = phase.subscribe();
-    let ends = listen::start(bound.threads, (bound.plain, bound.tls), &balancer, &watching, &config, https_port);
-    let mut ended = serve(ends.map_err(RunError::Thread)?, &balancer, (&phase, &listeners), tasks, shutdown);
+    let ends = listen::start(bound.threads, (bound.plain, bound.tls), &balancer, &watching, &config, &told, https_port);
+    let log = told.log.zip(written);
+    let mut ended = serve((ends.map_err(RunError::Thread)?, log), &balancer, (&phase, &offered), tasks, shutdown);
 
     if let Some(before) = before {
         match before.serve().await {
@@ -167,7 +177,8 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
     if let Some(socket) = socket {
         let drain = Duration::from_secs(config.upgrade.drain_s);
         let (tasks, shutdown) = (tasks.clone(), shutdown.clone());
-        let estate = Estate { balancer, listeners, phase, admin, drain, ended, tasks: tasks.clone(), shutdown };
+        let estate =
+            Estate { balancer, listeners: offered, phase, admin, drain, ended, tasks: tasks.clone(), shutdown };
         tasks.spawn("handover", handover::await_successor(estate, socket, followed));
     }
     let Handle { http, https, admin } = handle;
@@ -175,9 +186,36 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
     Ok(handle)
 }
 
+/// Who is told of requests, and when the last line of the access log is written.
+fn listeners(
+    config: &Config,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Result<(Listeners, Option<oneshot::Receiver<()>>), RunError> {
+    let log = AccessLog::start(&config.access).map_err(|source| RunError::File {
+        doing: "open the access log",
+        path: config.access.file.clone().unwrap_or_else(|| "-".into()),
+        source,
+    })?;
+    let (log, written) = log.unzip();
+    // Set to nothing is not set.
+    let collector = config.trace.collector.as_deref().filter(|collector| !collector.is_empty());
+    if let Some(collector) = collector.filter(|collector| !is_plain_url(collector)) {
+        return Err(RunError::Collector(collector.to_owned()));
+    }
+    let (share, member) = (config.trace.share, config.member.as_str());
+    let spans = collector.map(|collector| Spans::start(collector, share, member, tasks, shutdown));
+    let listeners = Listeners { log, spans };
+    Ok((listeners, written))
+}
+
+fn is_plain_url(text: &str) -> bool {
+    text.parse::<::http::Uri>().is_ok_and(|url| url.scheme_str() == Some("http") && url.host().is_some())
+}
+
 /// Watches over the data threads. The answer says whether all have ended.
 fn serve(
-    ends: Vec<oneshot::Receiver<()>>,
+    (ends, log): (Vec<oneshot::Receiver<()>>, Option<(Arc<AccessLog>, oneshot::Receiver<()>)>),
     balancer: &Arc<Balancer>,
     (phase, listeners): (&Arc<watch::Sender<Phase>>, &handover::Listeners),
     tasks: &Tasks,
@@ -201,6 +239,10 @@ fn serve(
             listeners.close();
             phase.send_replace(Phase::Stops);
             all.await;
+        }
+        if let Some((log, written)) = log {
+            log.close();
+            let _ = written.await;
         }
         ended.send_replace(true);
     });

@@ -20,6 +20,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use lb_core::preview;
 
+use crate::account;
 use crate::balancer::Balancer;
 use crate::bind;
 use crate::certificates::Shaken;
@@ -52,6 +53,7 @@ pub(crate) fn start(
     balancer: &Arc<Balancer>,
     phase: &watch::Receiver<Phase>,
     config: &Config,
+    listeners: &account::Listeners,
     https_port: Option<u16>,
 ) -> io::Result<Vec<oneshot::Receiver<()>>> {
     let mut dealt: Vec<Vec<(TcpListener, bool)>> = std::iter::repeat_with(Vec::new).take(count).collect();
@@ -69,7 +71,7 @@ pub(crate) fn start(
             copies: Cell::new(0),
             streams: Cell::new(0),
             phase: phase.clone(),
-            access_log: config.access_log,
+            listeners: listeners.clone(),
             proxies: config.proxies.clone(),
             limits: config.limits,
             leaving: Duration::from_secs(config.upgrade.drain_s),
@@ -150,7 +152,7 @@ pub(crate) struct Data {
     /// Streams of HTTP/2 that are.
     pub(crate) streams: Cell<usize>,
     pub(crate) phase: watch::Receiver<Phase>,
-    pub(crate) access_log: bool,
+    pub(crate) listeners: account::Listeners,
     proxies: Vec<Prefix>,
     pub(crate) limits: Limits,
     /// What is under way may take so long once a newer lb has taken over.

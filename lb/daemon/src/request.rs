@@ -8,6 +8,7 @@ use appbase_core::v1::Protocol;
 use lb_core::preview;
 use lb_core::rule::Rule;
 
+use crate::account::{Account, Ended};
 use crate::backend::{Backend, Entry};
 use crate::balancer::Balancer;
 use crate::connection::Connection;
@@ -68,7 +69,8 @@ pub(crate) struct RequestContext {
     is_call: bool,
     /// When it was answered, or a stream's head came: its duration is until then.
     until: Option<Duration>,
-    pub(crate) access: Option<Access>,
+    /// What is told of it when it is over.
+    pub(crate) account: Option<Box<Account>>,
 }
 
 /// In bytes; none: any.
@@ -88,15 +90,6 @@ pub(crate) enum End {
     ClientGone,
     /// The answer broke off on the app's side.
     BrokeOff,
-}
-
-/// What the access log says beside the outcome.
-#[derive(Debug, Default)]
-pub(crate) struct Access {
-    pub(crate) method: String,
-    pub(crate) app: String,
-    pub(crate) release: u64,
-    pub(crate) instance: String,
 }
 
 impl RequestContext {
@@ -129,7 +122,7 @@ impl RequestContext {
             is_stream: false,
             is_call: false,
             until: None,
-            access: None,
+            account: None,
         }
     }
 
@@ -185,23 +178,22 @@ impl Drop for RequestContext {
         if let Some(counters) = &self.counters {
             counters.count(&outcome);
         }
-        if let Some(access) = &self.access {
-            tracing::info!(
-                request_id = self.id,
-                client = %self.connection.client,
-                method = access.method,
-                host = self.host.as_deref().map(|host| preview::masked(host).into_owned()),
-                path = self.path,
-                status = self.status,
-                code = self.refusal.as_ref().map(|refusal| refusal.code),
-                app = access.app,
-                release = access.release,
-                instance = access.instance,
-                attempts = self.attempts,
-                end = ?self.end,
-                ms = u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
-                "request"
-            );
+        if let Some(account) = &self.account {
+            let failed = outcome.failed || self.status.is_some_and(|status| status >= 500);
+            let host = self.host.as_deref().map(preview::masked);
+            let ended = Ended {
+                unix_ms: self.balancer.clock.unix_ms(),
+                id: &self.id,
+                connection: &self.connection,
+                host: host.as_deref(),
+                path: &self.path,
+                status: self.status,
+                code: self.refusal.as_ref().map(|refusal| refusal.code),
+                end: self.end,
+                took: outcome.took,
+                attempts: self.attempts,
+            };
+            account.tell(ended, failed);
         }
     }
 }

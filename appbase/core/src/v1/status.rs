@@ -72,9 +72,30 @@ pub struct InstanceReport {
     /// Down, and gets requests: all of its process are, so that lb's judgement counts for nothing (panic mode).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub panic: bool,
+    /// Requests that went to it since lb knows it, and those of them that failed there: a 5xx, or no whole answer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub requests: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed: u64,
+    /// Probes sent to it so far.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub probes: u64,
+    /// What its drain has to wait for; none: it does not drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainReport>,
     /// How long answers take it, in microseconds; none: it has not answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,
+}
+
+/// How a drain goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// Requests and streams that were inside when it began.
+    pub inside: u64,
+    /// Until nobody was inside any more; none: somebody still is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +142,20 @@ pub struct Counters {
     /// bucket before; one more bucket for the rest. Empty means all zero.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub durations: Vec<u64>,
+}
+
+impl Counters {
+    pub fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.failed += more.failed;
+        self.app_errors += more.app_errors;
+        self.copies += more.copies;
+        self.copies_failed += more.copies_failed;
+        self.durations.resize(self.durations.len().max(more.durations.len()), 0);
+        for (sum, more) in self.durations.iter_mut().zip(&more.durations) {
+            *sum += more;
+        }
+    }
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -2,7 +2,7 @@
 
 use appbase_core::v1::{InstanceExit, ProbeAnswer};
 use controller_core::v1::api::{DeploymentView, EndView, FailureView};
-use controller_core::v1::state::{DeploymentKind, EndState};
+use controller_core::v1::state::{DeploymentKind, EndState, Receipt};
 
 use super::table::{Cell, Column, cell, table, toned};
 use super::{Paint, Tone, number, plural};
@@ -43,7 +43,24 @@ pub(crate) fn good_end(end: &EndView, paint: Paint) -> String {
         (_, Some(ms)) => paint.tone(Tone::Good, &format!("live after {}", number::duration(ms))),
         (state, None) => paint.tone(Tone::Good, &state.to_string()),
     };
-    format!("{begin}; {}", requests(end, paint))
+    let receipt = end.receipt.as_ref().map(|receipt| format!("\n{}", self::receipt(receipt, end.cut, paint)));
+    format!("{begin}; {}{}", requests(end, paint), receipt.unwrap_or_default())
+}
+
+/// `table 57 in force at 2 load balancers; 14 probes before it; 37 in flight ended by themselves, the last after 0.4s`
+fn receipt(receipt: &Receipt, cut: u64, paint: Paint) -> String {
+    let table = receipt.generation.as_ref().map_or_else(String::new, |generation| format!("table {generation} "));
+    let mut text = format!("{table}in force at {}", plural(receipt.members, "load balancer"));
+    text.push_str(&format!("; {} before it", plural(receipt.probes, "probe")));
+    match receipt.inside.saturating_sub(cut) {
+        0 if cut > 0 => {}
+        0 => text.push_str("; nothing was in flight"),
+        ended => {
+            let after = number::duration(receipt.longest_ms);
+            text.push_str(&format!("; {ended} in flight then ended by themselves, the last after {after}"));
+        }
+    }
+    paint.dim(&text)
 }
 
 fn requests(end: &EndView, paint: Paint) -> String {
@@ -310,6 +327,18 @@ mod tests {
             (
                 json!({"state": "staged", "live_after_ms": null}),
                 "staged; traffic stays until you activate it; 18204 requests during the change, 0 failed",
+            ),
+            (
+                json!({"receipt": {"generation": {"cluster": "c-1", "epoch": 1, "number": 57}, "members": 2, "probes": 14,
+                                   "inside": 37, "longest_ms": 412}}),
+                "live after 4.2s; 18204 requests during the change, 0 failed\n\
+                 table 1.57 in force at 2 load balancers; 14 probes before it; 37 in flight then ended by themselves, \
+                 the last after 0.4s",
+            ),
+            (
+                json!({"receipt": {"members": 1, "probes": 1, "inside": 0, "longest_ms": 0}}),
+                "live after 4.2s; 18204 requests during the change, 0 failed\n\
+                 in force at 1 load balancer; 1 probe before it; nothing was in flight",
             ),
         ] {
             let mut document = done();

@@ -1,5 +1,7 @@
 //! Sizes, durations and times as people read them.
 
+use appbase_core::Moment;
+
 /// `3.1 MB`: decimal units, one digit after the point below 100.
 pub(crate) fn bytes(count: u64) -> String {
     if count < 1000 {
@@ -32,27 +34,13 @@ pub(crate) fn duration(ms: u64) -> String {
 
 /// `2026-11-20 14:02:11Z`.
 pub(crate) fn time(unix_ms: u64) -> String {
-    let (year, month, day) = date(unix_ms / 86_400_000);
-    let second = unix_ms / 1000 % 86_400;
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    let Moment { year, month, day, hour, minute, second, .. } = Moment::of(unix_ms);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// The time alone, with milliseconds: `14:02:11.042Z`.
 pub(crate) fn moment(unix_ms: u64) -> String {
     format!("{}.{:03}Z", time(unix_ms)[11..].trim_end_matches('Z'), unix_ms % 1000)
-}
-
-/// Year, month and day of the days since 1970-01-01, after Howard Hinnant's `civil_from_days`.
-fn date(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

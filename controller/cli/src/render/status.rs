@@ -209,7 +209,7 @@ fn traffic(status: &AppStatus) -> String {
 }
 
 /// The bucket that `share` percent of the requests do not exceed: `≤ 25 ms`.
-fn quantile(durations: &[u64], share: u64) -> Option<String> {
+pub(super) fn quantile(durations: &[u64], share: u64) -> Option<String> {
     let total: u64 = durations.iter().sum();
     let mut seen = 0;
     for (index, count) in durations.iter().enumerate() {
@@ -255,7 +255,7 @@ fn instance_table(instances: &[InstanceView], width: usize, paint: Paint) -> Str
 }
 
 /// What its engine says when that is not "running", else what lb says.
-fn health(instance: &InstanceView) -> (Tone, &str) {
+pub(super) fn health(instance: &InstanceView) -> (Tone, &str) {
     match (instance.phase.as_str(), instance.health) {
         ("running", Some(Health::Up)) if instance.ejected => (Tone::Warn, "ejected"),
         ("running", Some(Health::Down)) if instance.panic => (Tone::Bad, "down, tried"),

@@ -283,6 +283,11 @@ impl Draft<'_> {
     }
 
     fn follow_after_flip(&mut self, record: &ReleaseRecord) {
+        // A flip that was decided in this very pass is not out yet.
+        let is_recorded = self.slice.deployment.is_some_and(|deployment| deployment.flipped_unix_ms.is_some());
+        if let (Some(deployment), Some(published), true) = (&mut self.deployment, self.slice.published, is_recorded) {
+            deployment.flip.get_or_insert_with(|| published.clone());
+        }
         let live = record.release.number;
         // One that retires was let go by everybody: it stops at its own pace.
         let is_draining = |i: &InstanceRecord| matches!(i.state, Traffic::Draining { .. });

@@ -18,6 +18,7 @@
 //! GET  /v1/plan                                         PlanView
 //! GET  /v1/routes                                       [RouteView]
 //! GET  /v1/routes/test?url=&method=&headers=            RouteTest
+//! GET  /v1/traffic                               [MemberTraffic], of the load balancers
 //! GET  /v1/members/{id}/table?kind=&after=&cluster=&wait=   TableUpdate or null
 //! PUT  /v1/members/{id}/status                          MemberStatus -> null
 //! DELETE /v1/members/{id}                               forget a member that will not come back
@@ -33,7 +34,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use appbase_core::v1::{Counters, Health, InstanceExit, MemberKind, PrivateKey, ProbeAnswer, Route};
+use appbase_core::v1::{Counters, Health, InstanceExit, MemberKind, MemberStatus, PrivateKey, ProbeAnswer, Route};
 use appbase_core::{
     AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, MemberId, ProcessName,
     ReleaseNumber, SectionKey, Slot, Version,
@@ -41,7 +42,7 @@ use appbase_core::{
 use lb_core::v1::Conditions;
 use serde::{Deserialize, Serialize};
 
-use super::state::{DeploymentKind, EndState, EventKind, Operation};
+use super::state::{DeploymentKind, EndState, EventKind, Operation, Receipt};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControllerInfo {
@@ -211,6 +212,9 @@ pub struct EndView {
     pub failed: u64,
     /// Streams and requests that were cut at a drain deadline.
     pub cut: u64,
+    /// None: traffic did not move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
     /// Why it did not end `done`.
     #[serde(default)]
     pub reason: Option<String>,
@@ -358,6 +362,15 @@ pub struct InstanceView {
     pub latency_us: Option<u64>,
     pub in_flight: u64,
     pub restarts: u32,
+}
+
+/// The last word of one load balancer. Its counters are cumulative: rates are what two of them differ by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberTraffic {
+    pub member: MemberId,
+    /// When it said so, on a clock of the controller's that begins with its start.
+    pub said_ms: u64,
+    pub status: MemberStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,8 +27,8 @@ use std::time::Duration;
 use appbase_core::claims::Scope;
 use appbase_core::v1::{Certificate, MemberKind, PrivateKey, Release, Route};
 use appbase_core::{
-    AppName, ClusterId, DeploymentId, Digest, EnvironmentName, InstanceId, ProcessName, ReleaseNumber, SectionKey,
-    ServerName, Slot, Version,
+    AppName, ClusterId, DeploymentId, Digest, EnvironmentName, Generation, InstanceId, ProcessName, ReleaseNumber,
+    SectionKey, ServerName, Slot, Version,
 };
 use lb_core::v1::Conditions;
 use serde::{Deserialize, Serialize};
@@ -258,6 +258,9 @@ pub struct Deployment {
     /// When traffic moved, for people; the fact itself is `Run::live`.
     #[serde(default)]
     pub flipped_unix_ms: Option<u64>,
+    /// The table by which it moved, once that is out; none where nothing had to drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flip: Option<Generation>,
     /// Until the drain must have ended, set at the flip.
     #[serde(default)]
     pub drain_deadline: Option<Timer>,
@@ -305,8 +308,27 @@ pub struct DeploymentOutcome {
     pub failed: u64,
     /// Requests and streams cut at a drain deadline.
     pub cut: u64,
+    /// None: traffic did not move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
     #[serde(default)]
     pub failures: Vec<super::api::FailureView>,
+}
+
+/// What the load balancers say of a flip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The table by which traffic moved; none where nothing had to drain.
+    #[serde(default)]
+    pub generation: Option<Generation>,
+    /// How many load balancers there are; all have it in force.
+    pub members: u64,
+    /// Probes that the new instances were sent.
+    pub probes: u64,
+    /// Requests and streams that were inside the old instances at the flip. Those that were cut are among them.
+    pub inside: u64,
+    /// Until the last of them was over, in milliseconds.
+    pub longest_ms: u64,
 }
 
 /// Digests of the sections published last: the revision of this entry is the generation's number.

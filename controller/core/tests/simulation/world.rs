@@ -166,6 +166,7 @@ impl World {
             cancel: false,
             stage: false,
             flipped_unix_ms: None,
+            flip: None,
             drain_deadline: None,
             end: None,
             idempotency_key: None,

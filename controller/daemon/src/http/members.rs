@@ -7,6 +7,7 @@ use appbase_core::{ClusterId, Generation, MemberId};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use controller_core::v1::api::MemberTraffic;
 use kit::problem::Problem;
 use serde::Deserialize;
 
@@ -104,6 +105,11 @@ pub(super) async fn status(
         shared.look_again.notify_one();
     }
     Ok(Json(()))
+}
+
+/// What the load balancers carry, as they said it last.
+pub(super) async fn traffic(State(shared): State<App>) -> Json<Vec<MemberTraffic>> {
+    Json(shared.members.traffic())
 }
 
 pub(super) async fn forget(State(shared): State<App>, Path(id): Path<String>) -> Answer<()> {

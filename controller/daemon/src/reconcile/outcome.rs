@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use appbase_core::v1::{InstanceReport, MemberKind};
 use appbase_core::{InstanceId, SectionKey};
 use controller_core::observed::{Observed, Seen};
 use controller_core::v1::api::FailureView;
-use controller_core::v1::state::{Deployment, DeploymentOutcome, InstanceRecord};
+use controller_core::v1::state::{Deployment, DeploymentOutcome, InstanceRecord, Receipt, Run};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use node::LogRequest;
@@ -28,9 +29,10 @@ pub(super) async fn outcome(
 ) -> DeploymentOutcome {
     let (requests, failed) = shared.since_baseline(&deployment.id, key);
     let run = lock(&shared.records).run(key);
-    let reports = observed.members.values().filter_map(|member| member.status.as_ref());
-    let old = |id: &InstanceId| run.instances.get(id).is_some_and(|i| i.release != deployment.release);
-    let cut = reports.flat_map(|status| &status.instances).filter(|(id, _)| old(id)).map(|(_, r)| r.cut).sum();
+    let (mut cut, mut receipt) = (0, None);
+    if deployment.flipped_unix_ms.is_some() {
+        (cut, receipt) = receive(deployment, &run, observed);
+    }
     let mut failures = Vec::new();
     let failed_end = deployment.end.as_ref().is_some_and(|end| end.reason.is_some()) && !deployment.cancel;
     if failed_end {
@@ -38,7 +40,27 @@ pub(super) async fn outcome(
         let instances = run.instances.iter().filter(|(_, i)| i.release == deployment.release).take(FAILURES_MAX);
         failures = join_all(instances.map(|(id, instance)| failure(shared, id, instance, observed))).await;
     }
-    DeploymentOutcome { requests, failed, cut, failures }
+    DeploymentOutcome { requests, failed, cut, receipt, failures }
+}
+
+/// What the load balancers say of the flip, and how many they cut.
+fn receive(deployment: &Deployment, run: &Run, observed: &Observed) -> (u64, Option<Receipt>) {
+    let statuses: Vec<_> = observed.members(MemberKind::Lb).filter_map(|(_, member)| member.status.as_ref()).collect();
+    let reports = |is_new: bool| {
+        let of = move |(id, _): &(&InstanceId, &InstanceReport)| {
+            run.instances.get(*id).is_some_and(|instance| (instance.release == deployment.release) == is_new)
+        };
+        statuses.iter().flat_map(|status| &status.instances).filter(of).map(|(_, report)| report)
+    };
+    let drains = || reports(false).filter_map(|report| report.drain);
+    let receipt = Receipt {
+        generation: deployment.flip.clone(),
+        members: statuses.len() as u64,
+        probes: reports(true).map(|report| report.probes).sum(),
+        inside: drains().map(|drain| drain.inside).sum(),
+        longest_ms: drains().filter_map(|drain| drain.took_ms).max().unwrap_or_default(),
+    };
+    (reports(false).map(|report| report.cut).sum(), Some(receipt))
 }
 
 async fn failure(shared: &Shared, id: &InstanceId, instance: &InstanceRecord, observed: &Observed) -> FailureView {

@@ -16,6 +16,9 @@ pub enum Known {
     Expect,
     Host,
     IdempotencyKey,
+    /// Says which trace a request belongs to (W3C Trace Context).
+    TraceParent,
+    TraceState,
     TransferEncoding,
     Upgrade,
     XRequestId,
@@ -44,6 +47,8 @@ impl Known {
             11 if is("client-cert") => Self::Origin,
             17 if is("client-cert-chain") => Self::Origin,
             10 if is("keep-alive") => Self::ThisHop,
+            10 if is("tracestate") => Self::TraceState,
+            11 if is("traceparent") => Self::TraceParent,
             12 if is("content-type") => Self::ContentType,
             12 if is("x-request-id") => Self::XRequestId,
             14 if is("content-length") => Self::ContentLength,

@@ -100,7 +100,11 @@ impl Server {
                 while let Some(piece) = body.data().await {
                     let piece = piece?;
                     body.flow_control().release_capacity(piece.len())?;
-                    stream.send_data(piece, false)?;
+                    // The client's last frame has nothing in it. Sent back each time, it would be one of the few such that a
+                    // connection may carry in its life.
+                    if !piece.is_empty() {
+                        stream.send_data(piece, false)?;
+                    }
                 }
                 let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", "0".parse().unwrap());

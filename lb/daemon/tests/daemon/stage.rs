@@ -9,7 +9,7 @@ use std::time::Duration;
 use appbase_core::v1::{Balance, Probe, Route, Tls};
 use appbase_core::{AppName, EnvironmentName, InstanceId, MemberId, ProcessName};
 use kit::{Shutdown, Tasks};
-use lb::{Config, Handle, Limits};
+use lb::{AccessSettings, Config, Handle, Limits, TraceSettings};
 use lb_core::v1::{Drain, InstanceState, Pool, PoolInstance, RouteSection};
 
 use crate::app::App;
@@ -92,7 +92,8 @@ pub(crate) fn config() -> Config {
         table: None,
         threads: Some(2),
         proxies: Vec::new(),
-        access_log: false,
+        access: AccessSettings::default(),
+        trace: TraceSettings::default(),
         upgrade: lb::Upgrade::default(),
         limits: Limits::default(),
     }
@@ -116,6 +117,21 @@ pub(crate) fn together(apps: &[&Arc<App>], balance: Balance) -> RouteSection {
     pool.balance.insert(ProcessName::default_name(), balance);
     section.pools.insert(1, pool);
     section
+}
+
+/// Each of these sections as one release of the first one's app.
+pub(crate) fn together_of<const N: usize>(sections: [RouteSection; N]) -> RouteSection {
+    let mut pools = BTreeMap::new();
+    let mut first = None;
+    for (release, mut section) in (1..).zip(sections) {
+        let merged = std::mem::take(&mut section.pools).into_values().reduce(|mut all, pool| {
+            all.instances.extend(pool.instances);
+            all
+        });
+        pools.insert(release, merged.unwrap());
+        first.get_or_insert(section);
+    }
+    RouteSection { pools, ..first.unwrap() }
 }
 
 /// The same for instances that are no [`App`].

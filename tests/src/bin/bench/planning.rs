@@ -187,6 +187,7 @@ impl App {
             cancel: false,
             stage: false,
             flipped_unix_ms: None,
+            flip: None,
             drain_deadline: None,
             end: None,
             idempotency_key: None,
