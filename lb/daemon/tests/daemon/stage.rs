@@ -126,6 +126,7 @@ pub(crate) fn together_of<const N: usize>(sections: [RouteSection; N]) -> RouteS
     for (release, mut section) in (1..).zip(sections) {
         let merged = std::mem::take(&mut section.pools).into_values().reduce(|mut all, pool| {
             all.instances.extend(pool.instances);
+            all.weight = all.weight.max(pool.weight);
             all
         });
         pools.insert(release, merged.unwrap());

@@ -102,14 +102,24 @@ struct Weather {
     /// Which release of both apps is active.
     active: usize,
     held: Option<usize>,
+    /// These of all releases get nothing new.
+    dying: Option<usize>,
 }
 
 impl Weather {
     fn sections(&self) -> Vec<RouteSection> {
         let section = |app: usize| {
-            let pools = self.instances[app].each_ref().map(|release| {
-                let state = if std::ptr::eq(release, &self.instances[app][self.active]) { Active } else { Draining };
-                section_of(&release.each_ref().map(|mortal| (mortal.id, mortal.address, state)))
+            let state = |release: usize, number: usize| match self.dying {
+                Some(dying) if dying == number => Draining,
+                _ if release == self.active => Active,
+                _ => Draining,
+            };
+            let pools = [0, 1].map(|release| {
+                let named = [0, 1].map(|number| {
+                    let mortal = &self.instances[app][release][number];
+                    (mortal.id, mortal.address, state(release, number))
+                });
+                section_of(&named)
             });
             let mut section = together_of(pools);
             section.app = AppName::parse(APPS[app]).unwrap();
@@ -126,13 +136,19 @@ impl Weather {
         self.stage.controller.publish(&self.sections()).await;
     }
 
-    /// One of each app dies, and each one's address goes to the other app.
+    /// One of each app dies, and once nobody is inside any more its address goes to the other app.
     async fn kill(&mut self, number: usize) {
         let release = self.active;
         let victims = [0, 1].map(|app| Arc::clone(&self.instances[app][release][number]));
         for victim in &victims {
             victim.killed.cancel();
         }
+        self.dying = Some(number);
+        self.stage.controller.publish(&self.sections()).await;
+        for victim in &victims {
+            self.stage.controller.until_instance(victim.id, "drained", |report| report.drained).await;
+        }
+        self.dying = None;
         for (app, victim) in victims.iter().rev().enumerate() {
             // The system may need a moment until the port is free.
             let born = loop {
@@ -211,7 +227,7 @@ async fn storm(flips: usize) {
     let mut born = born.into_iter();
     let mut next = || born.next().unwrap();
     let instances = std::array::from_fn(|_| std::array::from_fn(|_| std::array::from_fn(|_| next())));
-    let mut weather = Weather { stage, executed, instances, active: 0, held: None };
+    let mut weather = Weather { stage, executed, instances, active: 0, held: None, dying: None };
     weather.stage.controller.publish(&weather.sections()).await;
     for mortal in weather.instances.iter().flatten().flatten() {
         weather.stage.up(mortal.id).await;
