@@ -140,7 +140,7 @@ impl Admin {
         ] {
             writeln!(out, "# TYPE {name} {kind}\n{name} {}", value.load(Ordering::Relaxed))?;
         }
-        let left = self.0.remaining.left().unwrap_or_default();
+        let left = self.balancer.remaining.left().unwrap_or_default();
         writeln!(out, "# TYPE platform_lb_predecessor_connections gauge")?;
         writeln!(out, "platform_lb_predecessor_connections {}", left.connections)?;
         for (name, label, counts) in [

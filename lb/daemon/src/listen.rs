@@ -57,12 +57,12 @@ pub(crate) fn start(
     https_port: Option<u16>,
 ) -> io::Result<Vec<oneshot::Receiver<()>>> {
     let mut dealt: Vec<Vec<(TcpListener, bool)>> = std::iter::repeat_with(Vec::new).take(count).collect();
-    for (listeners, is_tls) in [(plain, false), (tls, true)] {
-        for (number, listener) in listeners.into_iter().enumerate() {
+    for (all, is_tls) in [(plain, false), (tls, true)] {
+        for (number, listener) in all.into_iter().enumerate() {
             dealt[number % count].push((listener, is_tls));
         }
     }
-    let start_one = |(number, listeners): (usize, Vec<(TcpListener, bool)>)| {
+    let start_one = |(number, mine): (usize, Vec<(TcpListener, bool)>)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let data = Data {
             entrance: Entrance::new(Arc::clone(balancer), https_port),
@@ -81,8 +81,8 @@ pub(crate) fn start(
         std::thread::Builder::new().name(format!("lb-data-{number}")).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async {
-                match Listeners::of(listeners) {
-                    Ok(listeners) => data.serve(listeners).await,
+                match Listeners::of(mine) {
+                    Ok(mine) => data.serve(mine).await,
                     Err(error) => tracing::error!(error = %error, "listener cannot be used"),
                 }
             });
