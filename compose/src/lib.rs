@@ -89,6 +89,8 @@ pub async fn run(config: &Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<
     let api = controller::run(part, tasks, shutdown).await?.api;
 
     let mut part: lb::Config = settings("lb")?;
+    // A newer one would be a whole platform.
+    part.upgrade.socket = None;
     (part.http, part.admin, part.data) = (config.http, lb_admin, Some(config.data.join("lb")));
     (part.controller, part.token_file) = (Some(format!("http://{api}")), Some(keys.join("lb.token")));
     part.https = Some(if config.free_ports { free_port() } else { config.https });

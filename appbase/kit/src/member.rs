@@ -6,6 +6,8 @@
 //!                    └──► status: at each change and every 2 s
 //! ```
 //! Without a controller a member serves its last good table for ever, also after its own restart.
+//!
+//! One process of a member follows at a time. Another one may hold the same table: it reads what the following one saved.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use appbase_core::{Generation, MemberId, SectionKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::client::{Client, ClientError};
 use crate::durable::{self, DurableError};
@@ -76,6 +79,11 @@ impl InForce {
     pub fn changed(&self) {
         self.changed.notify_one();
     }
+
+    /// Ends at the next news. For one that waits: while the table is followed that is the status.
+    pub async fn until_changed(&self) {
+        self.changed.notified().await;
+    }
 }
 
 impl Default for InForce {
@@ -105,36 +113,68 @@ pub fn follow<F: Follower>(
     tasks: &Tasks,
     shutdown: &Shutdown,
 ) -> Result<(), MemberError> {
-    let mut table = Table {
-        follower: Arc::clone(&follower),
-        saved: following.saved.clone(),
-        whole: None,
-        in_force: Arc::clone(&in_force),
-    };
-    table.restore()?;
-    let (poll, report) = (following.clone(), following);
-    let (polling, reporting) = (shutdown.asked(), shutdown.asked());
-    tasks.spawn("member-poll", async move {
-        tokio::select! { () = polling => {}, () = poll_forever(poll, table) => {} }
-    });
-    tasks.spawn("member-status", async move {
-        // Cancelling a status loses one report; presence at shutdown ends anyway.
-        tokio::select! { () = reporting => {}, () = report_forever(report, follower, in_force) => {} }
-    });
+    Table::restore(follower, following, in_force)?.follow(tasks, shutdown);
     Ok(())
 }
 
 /// The whole table in force and how it changes.
-struct Table<F: Follower> {
+pub struct Table<F: Follower> {
     follower: Arc<F>,
-    saved: Option<PathBuf>,
+    following: Following,
     whole: Option<TableUpdate<F::Section>>,
     in_force: Arc<InForce>,
 }
 
+/// A table that is followed.
+pub struct Followed<F: Follower> {
+    polls: JoinHandle<Option<Table<F>>>,
+    reports: JoinHandle<Option<()>>,
+    stop: Shutdown,
+}
+
+impl<F: Follower> Followed<F> {
+    /// Stops following: when this ends, nothing changes the table and no status goes out. None: following had ended by
+    /// a fault.
+    pub async fn stopped(self) -> Option<Table<F>> {
+        self.stop.ask();
+        let _ = self.reports.await;
+        self.polls.await.ok().flatten()
+    }
+}
+
 impl<F: Follower> Table<F> {
-    fn restore(&mut self) -> Result<(), MemberError> {
-        let Some(path) = self.saved.clone() else { return Ok(()) };
+    /// Puts the saved table in force, if there is one.
+    pub fn restore(follower: Arc<F>, following: Following, in_force: Arc<InForce>) -> Result<Self, MemberError> {
+        let mut table = Self { follower, following, whole: None, in_force };
+        table.read(true)?;
+        Ok(table)
+    }
+
+    /// Starts following, until shutdown or until it is stopped.
+    pub fn follow(self, tasks: &Tasks, shutdown: &Shutdown) -> Followed<F> {
+        let stop = shutdown.child();
+        let (polling, reporting) = (stop.asked(), stop.asked());
+        let (following, follower, in_force) =
+            (self.following.clone(), Arc::clone(&self.follower), Arc::clone(&self.in_force));
+        let mut table = self;
+        let polls = tasks.spawn("member-poll", async move {
+            tokio::select! { () = polling => {}, () = poll_forever(&mut table) => {} }
+            table
+        });
+        let reports = tasks.spawn("member-status", async move {
+            // Cancelling a status loses one report; presence at shutdown ends anyway.
+            tokio::select! { () = reporting => {}, () = report_forever(following, follower, in_force) => {} }
+        });
+        Followed { polls, reports, stop }
+    }
+
+    /// Puts in force what another process of this member saved, if that is newer. `presumed`: as at start.
+    pub fn read_again(&mut self, presumed: bool) -> Result<(), MemberError> {
+        self.read(presumed)
+    }
+
+    fn read(&mut self, presumed: bool) -> Result<(), MemberError> {
+        let Some(path) = self.following.saved.clone() else { return Ok(()) };
         let found = durable::read(&path)?;
         if matches!(found, durable::Found::Previous(_)) {
             tracing::warn!(path = %path.display(), "saved table is damaged: the copy before it serves");
@@ -143,9 +183,15 @@ impl<F: Follower> Table<F> {
         let unreadable = |reason: String| MemberError::Unreadable { path: path.clone(), reason };
         let whole: TableUpdate<F::Section> =
             serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        if let Some(mine) = &self.whole {
+            mine.generation.admits(&whole.generation).map_err(|error| unreadable(error.to_string()))?;
+            if mine.generation == whole.generation {
+                return Ok(());
+            }
+        }
         let checked = self.follower.check(&whole.sections).map_err(unreadable)?;
         tracing::info!(generation = %whole.generation, "saved table in force");
-        self.put_in_force(whole, checked, true);
+        self.put_in_force(whole, checked, presumed);
         Ok(())
     }
 
@@ -179,7 +225,7 @@ impl<F: Follower> Table<F> {
         }
         let whole = self.on_base(update)?;
         let checked = self.follower.check(&whole.sections)?;
-        if let Some(path) = &self.saved {
+        if let Some(path) = &self.following.saved {
             let bytes = serde_json::to_vec(&whole).map_err(|error| error.to_string())?;
             durable::write(path, &bytes).map_err(|error| chain(&error))?;
         }
@@ -207,10 +253,10 @@ impl<F: Follower> Table<F> {
     }
 }
 
-async fn poll_forever<F: Follower>(following: Following, mut table: Table<F>) {
+async fn poll_forever<F: Follower>(table: &mut Table<F>) {
     let mut reachable = true;
     loop {
-        match poll(&following, &table).await {
+        match poll(table).await {
             Ok(Some(update)) => {
                 let before = table.in_force.generation();
                 blocking(|| table.take(update));
@@ -242,16 +288,13 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// One long poll: none when nothing newer came in time.
-async fn poll<F: Follower>(
-    following: &Following,
-    table: &Table<F>,
-) -> Result<Option<TableUpdate<F::Section>>, ClientError> {
+async fn poll<F: Follower>(table: &Table<F>) -> Result<Option<TableUpdate<F::Section>>, ClientError> {
     let after = match (&table.whole, &*table.in_force.refused.lock().unwrap_or_else(PoisonError::into_inner)) {
         // After a refusal the whole table is asked for: a delta on a lost base would be refused for ever.
         (Some(whole), None) => format!("&after={}&cluster={}", whole.generation, whole.generation.cluster),
         _ => String::new(),
     };
-    let wait = POLL_WAIT.as_secs();
+    let (following, wait) = (&table.following, POLL_WAIT.as_secs());
     let path = format!("/v1/members/{}/table?kind={}&wait={wait}{after}", following.member, F::KIND);
     let limit = POLL_WAIT + Duration::from_secs(5);
     following.controller.get(&path, limit).await

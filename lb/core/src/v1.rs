@@ -1,6 +1,8 @@
 //! The route table's wire types, version 1: one section per (environment, app), wrapped in
 //! `appbase_core::v1::TableUpdate`.
 
+pub mod handover;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 

@@ -140,6 +140,9 @@ impl Admin {
         ] {
             writeln!(out, "# TYPE {name} {kind}\n{name} {}", value.load(Ordering::Relaxed))?;
         }
+        let left = self.balancer.remaining.left().unwrap_or_default();
+        writeln!(out, "# TYPE platform_lb_predecessor_connections gauge")?;
+        writeln!(out, "platform_lb_predecessor_connections {}", left.connections)?;
         for (name, label, counts) in [
             ("platform_lb_refused_total", "code", &edge.refused),
             ("platform_lb_handshakes_failed_total", "reason", &edge.handshakes_failed),

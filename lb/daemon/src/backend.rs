@@ -255,6 +255,16 @@ impl Backend {
         Some(drain::wait(limits, elapsed).unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL))
     }
 
+    /// Asks a part of the streams to go, in thousandths: the same ones again, and more of them as it grows.
+    pub(crate) fn ask_streams_to_go(&self, part: u64) {
+        for (request, inside) in self.inside().iter().filter(|(_, inside)| inside.stream) {
+            let place = pick::Seeds(*request).draw() % 1_000;
+            if place < part {
+                inside.connection.say_goodbye();
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn inside_count(&self) -> usize {
         self.inside().len()

@@ -19,6 +19,7 @@ use kit::{Clock, Shutdown, Tasks};
 use lb_core::eject::{self, Ejection};
 use lb_core::health::HealthMachine;
 use lb_core::http1::ResponseHead;
+use lb_core::v1::handover::Left;
 use lb_core::v1::{Drain, InstanceState, PoolInstance};
 use lb_core::{Section, Table};
 use tokio::sync::Notify;
@@ -27,6 +28,7 @@ use crate::backend::{Backend, Judgement, Place};
 use crate::certificates::{CertificateError, Certificates};
 use crate::counters::ReleaseCounters;
 use crate::experience;
+use crate::handover::Remaining;
 use crate::probe;
 use crate::proofs::Proofs;
 use crate::rates::Rates;
@@ -44,6 +46,8 @@ pub(crate) struct Balancer {
     pub(crate) edge: EdgeCounters,
     pub(crate) rates: Rates,
     pub(crate) proofs: Proofs,
+    /// What the lb before this one still carries.
+    pub(crate) remaining: Remaining,
     tasks: Tasks,
     shutdown: Shutdown,
 }
@@ -99,6 +103,7 @@ impl Balancer {
             edge: EdgeCounters::default(),
             rates: Rates::default(),
             proofs: Proofs::default(),
+            remaining: Remaining::default(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
         })
@@ -350,6 +355,34 @@ impl Balancer {
             let releases = releases.iter().map(|(release, counters)| (*release, counters.report()));
             status.counters.insert(key, releases.collect());
         }
+        self.remaining.add_to(status);
+    }
+
+    /// What this process carries, and those before it.
+    pub(crate) fn left(&self, within: Duration) -> Left {
+        let mut left = Left {
+            // First: what is counted afterwards is as this table wants it.
+            in_force: self.in_force.generation(),
+            within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
+            connections: self.edge.connections_open.load(Ordering::Relaxed),
+            instances: BTreeMap::new(),
+        };
+        for backend in self.all_backends() {
+            let (in_flight, streams, cut) = (backend.requests(), backend.streams(), backend.cut_count());
+            if (in_flight, streams, cut) != (0, 0, 0) {
+                let inside = left.instances.entry(backend.id.clone()).or_default();
+                inside.in_flight += in_flight;
+                inside.streams += streams;
+                inside.cut += cut;
+            }
+        }
+        self.remaining.add_to_left(&mut left);
+        left
+    }
+
+    /// Whether the first probe of an instance has yet to decide.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.all_backends().iter().any(|backend| backend.judgement().machine.is_undecided())
     }
 
     pub(crate) fn counters(&self) -> BTreeMap<SectionKey, BTreeMap<ReleaseNumber, Arc<ReleaseCounters>>> {

@@ -6,11 +6,21 @@ use std::net::{SocketAddr, TcpListener};
 use kit::serve::BindError;
 use socket2::{Domain, Protocol, Socket, Type};
 
-const BACKLOG: i32 = 4_096;
+pub(crate) const BACKLOG: i32 = 4_096;
 
-/// One listener per thread, all bound before anything is served, and where.
-pub(crate) fn listeners(address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
+/// At least one listener per thread, all bound before anything is served, and where. Those that are `inherited` are among
+/// them, all of them: connections may wait in the queue of each.
+pub(crate) fn listeners(
+    address: SocketAddr,
+    count: usize,
+    inherited: Vec<TcpListener>,
+) -> Result<(SocketAddr, Vec<TcpListener>), BindError> {
     let failed = |source| BindError { address, source };
+    if let Some(first) = inherited.first() {
+        let bound = first.local_addr().map_err(failed)?;
+        let more = (inherited.len()..count).map(|_| socket(bound, true)).collect::<io::Result<Vec<_>>>();
+        return Ok((bound, inherited.into_iter().chain(more.map_err(failed)?).collect()));
+    }
     // Another program with SO_REUSEPORT would silently share the port: a plain bind tells whether there is one.
     drop(socket(address, false).map_err(failed)?);
     let first = socket(address, true).map_err(failed)?;

@@ -48,8 +48,27 @@ pub struct Config {
     pub access: AccessSettings,
     #[command(flatten)]
     pub trace: TraceSettings,
+    #[command(flatten)]
+    pub upgrade: Upgrade,
     #[arg(skip)]
     pub limits: Limits,
+}
+
+/// How a newer lb takes over from this one.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Upgrade {
+    /// Socket at which a newer lb takes over [default: handover in the data directory; without one, none].
+    #[arg(long = "handover", env = "PLATFORMER_LB_HANDOVER", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// How long what is under way may take once a newer lb has taken over, in seconds.
+    #[arg(long = "drain", env = "PLATFORMER_LB_DRAIN", value_name = "SECONDS", default_value_t = Upgrade::default().drain_s)]
+    pub drain_s: u64,
+}
+
+impl Default for Upgrade {
+    fn default() -> Self {
+        Self { socket: None, drain_s: 600 }
+    }
 }
 
 /// What the access log is.

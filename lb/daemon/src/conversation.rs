@@ -13,6 +13,7 @@ use crate::door::Door;
 use crate::exchange::{self, After};
 use crate::http1::Http1;
 use crate::listen::Data;
+use crate::phase::Phase;
 use crate::refusal::Refusal;
 
 /// After the last answer of a connection the client may still send so much without its answer being lost.
@@ -57,7 +58,8 @@ impl Client<Http1<Door>> {
                 Next::Nothing => After::Gone,
             };
             match after {
-                After::GoesOn if !*data.stopping.borrow() => {}
+                // An answer that did not say it was the last lets the client ask again.
+                After::GoesOn if *data.phase.borrow() != Phase::Stops => {}
                 After::GoesOn | After::Closes => {
                     self.linger().await;
                     return Ended::Here;

@@ -193,7 +193,7 @@ impl Exchange<'_> {
     }
 
     fn is_stopping(&self) -> bool {
-        *self.data.stopping.borrow()
+        self.data.is_leaving()
     }
 
     async fn attempt<H: Http>(
@@ -482,7 +482,7 @@ async fn pass_on<H: Http, I: Answers>(
         attempt.become_patient();
     }
     // Who waits for 100 and gets an answer instead may send its body or not: what follows could be either.
-    let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !*data.stopping.borrow();
+    let may_go_on = framing.keep_alive && !attempt.waits_for_continue() && !data.is_leaving();
     let before = attempt.client.http.written();
     let rule = ctx.rule.as_deref().filter(|_| !is_stream);
     let (packing, press) = press::choose(rule, &attempt.client.head, &attempt.instance.head, answer.body);

@@ -28,6 +28,7 @@ mod door;
 mod entrance;
 mod exchange;
 mod experience;
+mod handover;
 mod hold;
 mod http;
 mod http1;
@@ -42,6 +43,7 @@ mod multiplex;
 mod pace;
 mod page;
 mod patience;
+mod phase;
 mod pool;
 mod press;
 mod probe;
@@ -58,14 +60,17 @@ mod websocket;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use appbase_core::SectionKey;
-pub use config::{AccessForm, AccessSettings, Config, Limits, TraceSettings};
+pub use config::{AccessForm, AccessSettings, Config, Limits, TraceSettings, Upgrade};
+pub use handover::HandoverError;
 use kit::client::Client;
-use kit::member::{Following, MemberError, follow};
+use kit::member::{Following, MemberError};
 use kit::serve::BindError;
 use kit::{Shutdown, Tasks};
 use lb_core::v1::TableFile;
@@ -76,7 +81,9 @@ use tokio::sync::{oneshot, watch};
 use crate::access::AccessLog;
 use crate::account::Listeners;
 use crate::balancer::Balancer;
+use crate::handover::{Estate, Predecessor};
 use crate::member::Member;
+use crate::phase::Phase;
 use crate::spans::Spans;
 
 /// Name of the saved table within the data directory.
@@ -114,22 +121,22 @@ pub enum RunError {
     Collector(String),
     #[error("cannot follow the controller")]
     Member(#[from] MemberError),
+    #[error("cannot take over")]
+    Handover(#[from] HandoverError),
     #[error("cannot start a data thread")]
     Thread(#[source] std::io::Error),
 }
 
-/// Binds, puts the table file or the saved table in force, then serves until shutdown: no new connections then, what
-/// is in flight ends within 10 s.
+/// Binds, or takes over the listeners of the lb that serves here; puts the table file or the saved table in force; then
+/// serves until shutdown: no new connections then, what is in flight ends within 10 s. A newer lb may take over meanwhile:
+/// then shutdown is asked for when nothing is under way any more.
 pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<Handle, RunError> {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let count = config.threads.unwrap_or_else(cores).max(1);
-    let (http, plain) = bind::listeners(config.http, count)?;
-    let (https, tls) = match config.https {
-        Some(address) => bind::listeners(address, count).map(|(bound, listeners)| (Some(bound), listeners))?,
-        None => (None, Vec::new()),
+    let mut before = match &config.upgrade.socket {
+        Some(path) => Predecessor::find(path).await?,
+        None => None,
     };
-    let admin = kit::serve::bind(config.admin).await?;
-
+    let bound = Bound::of(&config, &mut before).await?;
+    let handle = bound.handle()?;
     let balancer = Balancer::new(tasks, shutdown);
     if let Some(path) = &config.table {
         let table = read_table(path)?;
@@ -138,31 +145,49 @@ pub async fn run(config: Config, tasks: &Tasks, shutdown: &Shutdown) -> Result<H
             certificates.map_err(|error| RunError::TableFile { path: path.clone(), reason: error.to_string() })?;
         balancer.put(table, certificates, false);
     }
-    follow_controller(&config, &balancer, tasks, shutdown)?;
+    let mut table = restore(&config, &balancer)?;
+    let socket = before.as_mut().and_then(Predecessor::take_socket);
+    if let Some(before) = &mut before {
+        let read_again = || table.as_mut().map_or(Ok(()), |table| table.read_again(true)).map_err(RunError::Member);
+        before.stand_still(&balancer, read_again).await?;
+    }
 
-    let (listeners, written) = listeners(&config, tasks, shutdown)?;
-    let log = listeners.log.clone();
-    let router = admin::router(&balancer, &listeners);
-    let admin = kit::serve::http(tasks, "lb-admin", admin, router, shutdown)
+    let offered = bound.offered().map_err(|source| BindError { address: config.http, source })?;
+    let (phase, admin) = (Arc::new(watch::Sender::new(Phase::Serves)), shutdown.child());
+    let (told, written) = listeners(&config, tasks, shutdown)?;
+    let router = admin::router(&balancer, &told);
+    kit::serve::http(tasks, "lb-admin", bound.admin, router, &admin)
         .map_err(|source| BindError { address: config.admin, source })?;
-    let (sweeping, asked) = (sweep::sweep_forever(Arc::clone(&balancer)), shutdown.asked());
-    let (stop, stopping) = watch::channel(false);
-    let https_port = https.map(|https| config.https_public_port.unwrap_or(https.port()));
-    let ends =
-        listen::start((plain, tls), &balancer, &stopping, &config, &listeners, https_port).map_err(RunError::Thread)?;
-    tasks.spawn("lb-data", async move {
-        tokio::select! { () = asked => {}, () = sweeping => {} }
-        let _ = stop.send(true);
-        for end in ends {
-            let _ = end.await;
+    let https_port = handle.https.map(|https| config.https_public_port.unwrap_or(https.port()));
+    let watching = phase.subscribe();
+    let ends = listen::start(bound.threads, (bound.plain, bound.tls), &balancer, &watching, &config, &told, https_port);
+    let log = told.log.zip(written);
+    let mut ended = serve((ends.map_err(RunError::Thread)?, log), &balancer, (&phase, &offered), tasks, shutdown);
+
+    if let Some(before) = before {
+        match before.serve().await {
+            Ok(Some(leaving)) => leaving.watch(&balancer, tasks, shutdown),
+            Ok(None) => {}
+            Err(error) => {
+                // It serves on, so that what came in here meanwhile is all there is to end.
+                shutdown.ask();
+                let _ = ended.wait_for(|ended| *ended).await;
+                return Err(error.into());
+            }
         }
-        if let (Some(log), Some(written)) = (log, written) {
-            log.close();
-            let _ = written.await;
-        }
-    });
+    }
+    let followed = table.map(|table| table.follow(tasks, shutdown));
+    let socket = socket.or_else(|| handover::listen(config.upgrade.socket.as_deref()?));
+    if let Some(socket) = socket {
+        let drain = Duration::from_secs(config.upgrade.drain_s);
+        let (tasks, shutdown) = (tasks.clone(), shutdown.clone());
+        let estate =
+            Estate { balancer, listeners: offered, phase, admin, drain, ended, tasks: tasks.clone(), shutdown };
+        tasks.spawn("handover", handover::await_successor(estate, socket, followed));
+    }
+    let Handle { http, https, admin } = handle;
     tracing::info!(%http, https = https.map(|https| https.to_string()), %admin, "load balancer serves");
-    Ok(Handle { http, https, admin })
+    Ok(handle)
 }
 
 /// Who is told of requests, and when the last line of the access log is written.
@@ -192,13 +217,96 @@ fn is_plain_url(text: &str) -> bool {
     text.parse::<::http::Uri>().is_ok_and(|url| url.scheme_str() == Some("http") && url.host().is_some())
 }
 
-fn follow_controller(
-    config: &Config,
+/// Watches over the data threads. The answer says whether all have ended.
+fn serve(
+    (ends, log): (Vec<oneshot::Receiver<()>>, Option<(Arc<AccessLog>, oneshot::Receiver<()>)>),
     balancer: &Arc<Balancer>,
+    (phase, listeners): (&Arc<watch::Sender<Phase>>, &handover::Listeners),
     tasks: &Tasks,
     shutdown: &Shutdown,
-) -> Result<(), RunError> {
-    let Some(controller) = &config.controller else { return Ok(()) };
+) -> watch::Receiver<bool> {
+    let (sweeping, asked) = (sweep::sweep_forever(Arc::clone(balancer)), shutdown.asked());
+    let (phase, listeners, ended) = (Arc::clone(phase), listeners.clone(), watch::Sender::new(false));
+    let watching = ended.subscribe();
+    tasks.spawn("lb-data", async move {
+        let mut all = pin!(async {
+            for end in ends {
+                let _ = end.await;
+            }
+        });
+        let have_ended = tokio::select! {
+            () = all.as_mut() => true,
+            () = asked => false,
+            () = sweeping => false,
+        };
+        if !have_ended {
+            listeners.close();
+            phase.send_replace(Phase::Stops);
+            all.await;
+        }
+        if let Some((log, written)) = log {
+            log.close();
+            let _ = written.await;
+        }
+        ended.send_replace(true);
+    });
+    watching
+}
+
+/// Every listener, before anything is served.
+struct Bound {
+    threads: usize,
+    http: SocketAddr,
+    plain: Vec<TcpListener>,
+    https: Option<SocketAddr>,
+    tls: Vec<TcpListener>,
+    admin: tokio::net::TcpListener,
+}
+
+impl Bound {
+    async fn of(config: &Config, before: &mut Option<Predecessor>) -> Result<Self, RunError> {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = config.threads.unwrap_or_else(cores).max(1);
+        let mut inherited =
+            |name, address| before.as_mut().map(|before| before.take(name, address)).unwrap_or_default();
+        let (http, plain) = bind::listeners(config.http, threads, inherited(handover::HTTP, config.http))?;
+        let (https, tls) = match config.https {
+            Some(address) => {
+                let (bound, listeners) = bind::listeners(address, threads, inherited(handover::HTTPS, address))?;
+                (Some(bound), listeners)
+            }
+            None => (None, Vec::new()),
+        };
+        let admin = match inherited(handover::ADMIN, config.admin).pop() {
+            Some(listener) => tokio::net::TcpListener::from_std(listener)
+                .map_err(|source| BindError { address: config.admin, source })?,
+            None => kit::serve::bind(config.admin).await?,
+        };
+        Ok(Self { threads, http, plain, https, tls, admin })
+    }
+
+    fn handle(&self) -> Result<Handle, BindError> {
+        let admin = self.admin.local_addr().map_err(|source| BindError { address: self.http, source })?;
+        Ok(Handle { http: self.http, https: self.https, admin })
+    }
+
+    /// The same once more, for a newer lb.
+    fn offered(&self) -> std::io::Result<handover::Listeners> {
+        let listeners = handover::Listeners::default();
+        for listener in &self.plain {
+            listeners.add(handover::HTTP, listener.local_addr()?, listener)?;
+        }
+        for listener in &self.tls {
+            listeners.add(handover::HTTPS, listener.local_addr()?, listener)?;
+        }
+        listeners.add(handover::ADMIN, self.admin.local_addr()?, &self.admin)?;
+        Ok(listeners)
+    }
+}
+
+/// The table that was saved, in force, and ready to be followed. None: there is no controller.
+fn restore(config: &Config, balancer: &Arc<Balancer>) -> Result<Option<kit::member::Table<Member>>, RunError> {
+    let Some(controller) = &config.controller else { return Ok(None) };
     let failed = |doing, path: &Path| {
         let path = path.to_path_buf();
         move |source| RunError::File { doing, path, source }
@@ -215,9 +323,9 @@ fn follow_controller(
         controller: Client::new(controller, token),
         saved: config.data.as_ref().map(|data| data.join(SAVED_TABLE)),
     };
-    let in_force = Arc::clone(&balancer.in_force);
-    follow(Arc::new(Member(Arc::clone(balancer))), following, in_force, tasks, shutdown)?;
-    Ok(())
+    let follower = Arc::new(Member(Arc::clone(balancer)));
+    let table = kit::member::Table::restore(follower, following, Arc::clone(&balancer.in_force))?;
+    Ok(Some(table))
 }
 
 /// Reads what a person wrote for `--table`.

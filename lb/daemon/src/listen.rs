@@ -1,15 +1,17 @@
-//! Listen: the data plane. Each thread has a listener of its own on the same port (`SO_REUSEPORT`), a runtime that
-//! nobody else uses, and a pool of connections to instances.
+//! Listen: the data plane. Each thread has listeners of its own on the same ports (`SO_REUSEPORT`), a runtime that nobody
+//! else uses, and a pool of connections to instances.
 //!
 //! A connection never moves between threads, and what it uses is shared with nobody: no lock, no cache line that two
 //! cores fight for.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use appbase_core::Prefix;
@@ -20,6 +22,7 @@ use lb_core::preview;
 
 use crate::account;
 use crate::balancer::Balancer;
+use crate::bind;
 use crate::certificates::Shaken;
 use crate::client::Client;
 use crate::config::{Config, Limits};
@@ -29,6 +32,7 @@ use crate::door::{self, Door, HandshakeError, Socket};
 use crate::entrance::Entrance;
 use crate::http1::Http1;
 use crate::multiplex;
+use crate::phase::Phase;
 use crate::pool::Pool;
 use crate::proxied;
 
@@ -41,18 +45,24 @@ pub(crate) const STREAMS_MAX: usize = 5_000;
 /// After an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts one thread per plain listener; each answers on its channel when it has ended. `listeners`: without and with TLS,
-/// of the latter as many or none. `https_port`: where clients find TLS.
+/// Starts `count` threads; each answers on its channel when it has ended. The listeners, without and with TLS, are dealt
+/// out among them. `https_port`: where clients find TLS.
 pub(crate) fn start(
+    count: usize,
     (plain, tls): (Vec<TcpListener>, Vec<TcpListener>),
     balancer: &Arc<Balancer>,
-    stopping: &watch::Receiver<bool>,
+    phase: &watch::Receiver<Phase>,
     config: &Config,
     listeners: &account::Listeners,
     https_port: Option<u16>,
 ) -> io::Result<Vec<oneshot::Receiver<()>>> {
-    let connections_max = CONNECTIONS_MAX / plain.len().max(1);
-    let start_one = |(number, (plain, tls)): (usize, (TcpListener, Option<TcpListener>))| {
+    let mut dealt: Vec<Vec<(TcpListener, bool)>> = std::iter::repeat_with(Vec::new).take(count).collect();
+    for (all, is_tls) in [(plain, false), (tls, true)] {
+        for (number, listener) in all.into_iter().enumerate() {
+            dealt[number % count].push((listener, is_tls));
+        }
+    }
+    let start_one = |(number, mine): (usize, Vec<(TcpListener, bool)>)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let data = Data {
             entrance: Entrance::new(Arc::clone(balancer), https_port),
@@ -60,34 +70,35 @@ pub(crate) fn start(
             pool: Pool::default(),
             copies: Cell::new(0),
             streams: Cell::new(0),
-            stopping: stopping.clone(),
+            phase: phase.clone(),
             listeners: listeners.clone(),
             proxies: config.proxies.clone(),
             limits: config.limits,
-            connections_max,
+            leaving: Duration::from_secs(config.upgrade.drain_s),
+            connections_max: CONNECTIONS_MAX / count,
         };
         let (ended, end) = oneshot::channel();
         std::thread::Builder::new().name(format!("lb-data-{number}")).spawn(move || {
             let local = LocalSet::new();
             local.block_on(&runtime, async {
-                let used = |listener| tokio::net::TcpListener::from_std(listener);
-                match (used(plain), tls.map(used).transpose()) {
-                    (Ok(plain), Ok(tls)) => data.serve(Listeners { plain, tls }).await,
-                    (Err(error), _) | (_, Err(error)) => tracing::error!(error = %error, "listener cannot be used"),
+                match Listeners::of(mine) {
+                    Ok(mine) => data.serve(mine).await,
+                    Err(error) => tracing::error!(error = %error, "listener cannot be used"),
                 }
             });
             let _ = ended.send(());
         })?;
         Ok(end)
     };
-    let tls = tls.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    plain.into_iter().zip(tls).enumerate().map(start_one).collect()
+    dealt.into_iter().enumerate().map(start_one).collect()
 }
 
 /// Where one thread takes connections.
 struct Listeners {
-    plain: tokio::net::TcpListener,
-    tls: Option<tokio::net::TcpListener>,
+    /// Whether its connections begin with TLS.
+    all: Vec<(tokio::net::TcpListener, bool)>,
+    /// Who is asked first.
+    next: Cell<usize>,
 }
 
 /// A connection as it was accepted.
@@ -98,18 +109,27 @@ struct Accepted {
 }
 
 impl Listeners {
+    fn of(listeners: Vec<(TcpListener, bool)>) -> io::Result<Self> {
+        let used = |(listener, is_tls)| Ok((tokio::net::TcpListener::from_std(listener)?, is_tls));
+        let all = listeners.into_iter().map(used).collect::<io::Result<_>>()?;
+        Ok(Self { all, next: Cell::new(0) })
+    }
+
     async fn accept(&self) -> io::Result<Accepted> {
-        let tls = async {
-            match &self.tls {
-                Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// In turn, so that a busy port keeps nobody of another waiting.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        let (count, first) = (self.all.len(), self.next.get());
+        for at in (first..first + count).map(|at| at % count) {
+            let (listener, is_tls) = &self.all[at];
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                self.next.set(at + 1);
+                return Poll::Ready(accepted.map(|(stream, peer)| Accepted { stream, peer, is_tls: *is_tls }));
             }
-        };
-        let (accepted, is_tls) = tokio::select! {
-            accepted = self.plain.accept() => (accepted, false),
-            accepted = tls => (accepted, true),
-        };
-        accepted.map(|(stream, peer)| Accepted { stream, peer, is_tls })
+        }
+        Poll::Pending
     }
 
     /// A connection that waits in a queue, or an error at once.
@@ -131,10 +151,12 @@ pub(crate) struct Data {
     pub(crate) copies: Cell<usize>,
     /// Streams of HTTP/2 that are.
     pub(crate) streams: Cell<usize>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) listeners: account::Listeners,
     proxies: Vec<Prefix>,
     pub(crate) limits: Limits,
+    /// What is under way may take so long once a newer lb has taken over.
+    leaving: Duration,
     connections_max: usize,
 }
 
@@ -143,12 +165,12 @@ impl Data {
         let data = Rc::new(self);
         let pool = Rc::clone(&data);
         let sweeping = tokio::task::spawn_local(async move { pool.pool.sweep_forever().await });
-        let mut stopping = data.stopping.clone();
+        let mut phase = data.phase.clone();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+                _ = phase.wait_for(|phase| *phase != Phase::Serves) => break,
                 Some(ended) = connections.join_next() => report_panic(&ended),
                 accepted = listeners.accept(), if connections.len() < data.connections_max => match accepted {
                     Ok(accepted) => { connections.spawn_local(Rc::clone(&data).connection(accepted)); }
@@ -159,17 +181,38 @@ impl Data {
                 },
             }
         }
-        // Who is already in the kernel's queue would be refused by closing it.
-        while let Ok(accepted) = tokio::task::unconstrained(listeners.accept_now()).await {
+        // Who is already in the kernel's queue would be refused by closing it. Where a newer lb takes connections from the
+        // same queue, it does not become empty: what it holds now is enough.
+        for _ in 0..bind::BACKLOG {
+            let Ok(accepted) = tokio::task::unconstrained(listeners.accept_now()).await else { break };
             connections.spawn_local(Rc::clone(&data).connection(accepted));
         }
         drop(listeners);
-        let rest = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(SHUTDOWN_LIMIT, rest).await.is_err() {
-            tracing::warn!(connections = connections.len(), "ending with connections in flight");
-            connections.shutdown().await;
+        tokio::select! {
+            () = async { while connections.join_next().await.is_some() {} } => {}
+            () = data.time_is_up() => {
+                tracing::warn!(connections = connections.len(), "ending with connections in flight");
+                connections.shutdown().await;
+            }
         }
         sweeping.abort();
+    }
+
+    async fn time_is_up(&self) {
+        let mut phase = self.phase.clone();
+        let stops = async {
+            let _ = phase.wait_for(|phase| *phase == Phase::Stops).await;
+            tokio::time::sleep(SHUTDOWN_LIMIT).await;
+        };
+        tokio::select! {
+            () = stops => {}
+            () = tokio::time::sleep(self.leaving.max(SHUTDOWN_LIMIT)) => {}
+        }
+    }
+
+    /// No answer promises that there will be another one on its connection.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.phase.borrow() != Phase::Serves
     }
 
     async fn connection(self: Rc<Self>, accepted: Accepted) {
@@ -219,9 +262,9 @@ impl Data {
     async fn converse(self: &Rc<Self>, door: Door, client: IpAddr, tls: Option<Arc<Shaken>>) {
         let connection = Connection::new(client, tls.clone());
         let mut client = Client::new(Http1::new(door), Arc::clone(&connection), self.limits);
-        let mut stopping = self.stopping.clone();
+        let mut phase = self.phase.clone();
         let idle_at_stop = async {
-            let _ = stopping.wait_for(|stopping| *stopping).await;
+            let _ = phase.wait_for(|phase| *phase == Phase::Stops).await;
             // What has come already is not known before the system was asked: a connection that was accepted last may
             // carry a request.
             tokio::task::yield_now().await;

@@ -1,4 +1,8 @@
 //! `lb`: serves, or asks itself whether it is ready.
+//!
+//! SIGUSR2 starts the program anew, which takes over: after the file was replaced, that is an upgrade.
+
+mod service;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +25,9 @@ struct Cli {
 enum Command {
     /// Take requests (the default).
     Serve(Box<Config>),
+    /// Do nothing until stopped. A container of it owns the network and the published ports that lbs share which take over
+    /// from one another.
+    Edge,
     /// Exit 0 when ready, 1 otherwise.
     Healthcheck(Healthcheck),
 }
@@ -31,6 +38,8 @@ struct Healthcheck {
     admin: std::net::SocketAddr,
 }
 
+/// Within the data directory.
+const HANDOVER: &str = "handover";
 /// Above what the data threads take for what is in flight.
 const FINISH_LIMIT: Duration = Duration::from_secs(12);
 
@@ -40,6 +49,7 @@ async fn main() -> ExitCode {
     kit::telemetry::start(kit::telemetry::DEFAULT_FILTER);
     let outcome = match cli.command {
         Some(Command::Healthcheck(check)) => kit::admin::healthcheck(check.admin).await,
+        Some(Command::Edge) => edge().await,
         Some(Command::Serve(config)) => serve(*config).await,
         None => serve(cli.config).await,
     };
@@ -52,11 +62,21 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+async fn edge() -> Result<(), String> {
+    Shutdown::on_signals().map_err(|error| error.to_string())?.asked().await;
+    Ok(())
+}
+
+async fn serve(mut config: Config) -> Result<(), String> {
     let tasks = Tasks::new();
-    // The task that waits for signals never ends, so it is not among those that are waited for.
+    if let (None, Some(data)) = (&config.upgrade.socket, &config.data) {
+        config.upgrade.socket = Some(data.join(HANDOVER));
+    }
+    // Tasks that wait for signals never end, so they are not among those that are waited for.
+    service::renew_on_signal(&Tasks::new()).map_err(|error| error.to_string())?;
     let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
     lb::run(config, &tasks, &shutdown).await.map_err(|error| kit::problem::chain(&error))?;
+    service::tell_ready();
     shutdown.asked().await;
     let running = tasks.finish(FINISH_LIMIT).await;
     tracing::info!(running = running.join(", "), "stopped");

@@ -28,6 +28,7 @@ impl Follower for Member {
     fn swap(&self, generation: &Generation, (table, certificates): Self::Checked, presumed: bool) {
         tracing::debug!(generation = %generation, presumed, "route table in force");
         self.0.put(table, certificates, presumed);
+        self.0.remaining.table_saved();
     }
 
     fn report(&self, status: &mut MemberStatus) {

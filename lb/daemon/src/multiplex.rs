@@ -25,6 +25,7 @@ use crate::http::Http;
 use crate::http2::served::{self, Served};
 use crate::kind;
 use crate::listen::{self, Data};
+use crate::phase::Phase;
 use crate::refusal::Refusal;
 
 /// Of one connection at once: what RFC 9113, section 6.5.2 recommends as the least.
@@ -63,8 +64,8 @@ pub(crate) async fn serve(data: &Rc<Data>, door: Door, client: IpAddr, tls: Opti
     let Ok(Ok(mut connection)) = handshake.await else { return };
 
     let mut streams = JoinSet::new();
-    let mut stopping = data.stopping.clone();
-    let mut stop = pin!(async move { drop(stopping.wait_for(|stopping| *stopping).await) });
+    let mut phase = data.phase.clone();
+    let mut leaving = pin!(async move { phase.wait_for(|phase| *phase != Phase::Serves).await.map(|phase| *phase) });
     let (mut is_going, mut unread) = (false, 0);
     let (mut ended, mut gone) = (0u32, 0u32);
     let mut idle = pin!(tokio::time::sleep(data.limits.idle));
@@ -95,11 +96,12 @@ pub(crate) async fn serve(data: &Rc<Data>, door: Door, client: IpAddr, tls: Opti
                 }
                 idle.as_mut().reset(Instant::now() + if is_going { GOING_LIMIT } else { data.limits.idle });
             }
-            () = stop.as_mut(), if !is_going => {
+            phase = leaving.as_mut(), if !is_going => {
                 is_going = true;
                 connection.graceful_shutdown();
                 if streams.is_empty() {
-                    idle.as_mut().reset(Instant::now() + LAST_LIMIT);
+                    let limit = if phase.is_ok_and(|phase| phase == Phase::HandedOver) { GOING_LIMIT } else { LAST_LIMIT };
+                    idle.as_mut().reset(Instant::now() + limit);
                 }
             }
             () = idle.as_mut(), if streams.is_empty() => {

@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 
 pub(crate) struct Client {
     sender: Sender,
+    /// The last answer said that it was the last.
+    was_last: bool,
 }
 
 enum Sender {
@@ -62,7 +64,12 @@ impl Client {
             tasks.spawn("client", async move { drop(connection.await) });
             Sender::Http1(sender)
         };
-        Ok(Self { sender })
+        Ok(Self { sender, was_last: false })
+    }
+
+    /// It was told to go: by the last answer, or as HTTP/2 does.
+    pub(crate) fn is_told_to_go(&self) -> bool {
+        self.was_last || matches!(&self.sender, Sender::Http2(sender) if sender.is_closed())
     }
 
     /// Sends and answers as soon as the head is there.
@@ -88,6 +95,7 @@ impl Client {
         let (head, body) = self.begin(request).await?.into_parts();
         let body = body.collect().await.map_err(|error| format!("body: {}", kit::problem::chain(&error)))?;
         let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+        self.was_last = head.headers.get("connection").is_some_and(|connection| connection == "close");
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
 

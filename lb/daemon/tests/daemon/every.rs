@@ -1,5 +1,6 @@
 //! The promise, over everything that lb speaks at once: tables flip, and nothing is lost or done twice.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use appbase_core::v1::Route;
 use appbase_core::{AppName, ProcessName};
 use axum::http::{Method, StatusCode};
 use futures_util::{SinkExt, StreamExt};
-use kit::Tasks;
+use kit::{Shutdown, Tasks};
 use lb::Config;
 use lb_core::v1::RouteSection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,12 +27,14 @@ use crate::tls::{Authority, shake};
 const HOSTS: [&str; 3] = ["web.example", "socket.example", "shop.example"];
 
 /// What the clients share.
-struct World {
+pub(crate) struct World {
     http: SocketAddr,
     https: SocketAddr,
-    authority: Authority,
+    authority: Arc<Authority>,
     tasks: Tasks,
     stop: AtomicBool,
+    /// Connections are told to go while nothing is wrong.
+    is_renewed: bool,
     posted: AtomicU64,
     /// By kind, in the order of [`KINDS`].
     done: [AtomicU64; KINDS.len()],
@@ -75,8 +78,14 @@ impl World {
         };
         let mut plain = Client::connect(self.http, &self.tasks).await.unwrap();
         let mut http2 = self.secure("h2").await.unwrap();
-        let channel = grpc::channel(self.http, &self.tasks).await;
+        let mut channel = grpc::channel(self.http, &self.tasks).await;
         while self.goes_on() {
+            if self.is_renewed && plain.is_told_to_go() {
+                plain = Client::connect(self.http, &self.tasks).await.unwrap();
+            }
+            if self.is_renewed && http2.is_told_to_go() {
+                http2 = self.secure("h2").await.unwrap();
+            }
             let done = match kind {
                 0 => answered(plain.send(ask()).await),
                 1 => match self.secure("http/1.1").await {
@@ -90,10 +99,22 @@ impl World {
                 6 => talk(self.http).await,
                 _ => grpc::talk(&channel, 30).await.map(drop).map_err(|error| error.to_string()),
             };
+            // What was not begun when its connection was told to go is begun on another one.
+            let is_http2 = [3, 7].contains(&kind);
+            if self.is_renewed && is_http2 && done.as_ref().is_err_and(|error| was_not_begun(error)) {
+                http2 = self.secure("h2").await.unwrap();
+                channel = grpc::channel(self.http, &self.tasks).await;
+                continue;
+            }
             done.unwrap_or_else(|error| panic!("{}: {error}", KINDS[kind]));
             self.done[kind].fetch_add(1, Ordering::SeqCst);
         }
     }
+}
+
+/// What HTTP/2 says of a stream that came after GOAWAY.
+fn was_not_begun(error: &str) -> bool {
+    error == "not ready: channel closed" || error.contains("not a result of an error")
 }
 
 fn answered(answer: Result<crate::client::Answer, String>) -> Result<(), String> {
@@ -173,51 +194,119 @@ fn placed(number: usize, mut section: RouteSection, authority: &Authority) -> Ro
     section
 }
 
+/// Three apps, blue and green of each.
+pub(crate) struct Apps {
+    authority: Arc<Authority>,
+    web: [Arc<App>; 2],
+    /// With blue active, and with green.
+    pub(crate) tables: [[RouteSection; 3]; 2],
+}
+
+impl Apps {
+    pub(crate) const INSTANCES: [&str; 6] =
+        ["web-blue", "web-green", "socket-blue", "socket-green", "shop-blue", "shop-green"];
+
+    pub(crate) async fn start(tasks: &Tasks, shutdown: &Shutdown) -> Self {
+        let authority = Arc::new(Authority::new());
+        let web = [App::start("web-blue", tasks, shutdown).await, App::start("web-green", tasks, shutdown).await];
+        let socket = [App::websocket("socket-blue", tasks).await, App::websocket("socket-green", tasks).await];
+        let shop = [Server::start("shop-blue", tasks).await, Server::start("shop-green", tasks).await];
+        let tables = [[Active, Draining], [Draining, Active]].map(|[blue, green]| {
+            [
+                placed(0, section(&[(&web[0], blue), (&web[1], green)]), &authority),
+                placed(1, section(&[(&socket[0], blue), (&socket[1], green)]), &authority),
+                placed(2, grpc::section(&[(&shop[0], blue), (&shop[1], green)]), &authority),
+            ]
+        });
+        Self { authority, web, tables }
+    }
+
+    /// How often each POST was carried out.
+    pub(crate) fn executed(&self) -> BTreeMap<String, u32> {
+        let mut executed = self.web[0].executed.lock().unwrap().clone();
+        for (id, times) in self.web[1].executed.lock().unwrap().iter() {
+            *executed.entry(id.clone()).or_default() += times;
+        }
+        executed
+    }
+}
+
+/// Clients of every kind, two of each.
+pub(crate) struct Load {
+    world: Arc<World>,
+    clients: Vec<tokio::task::JoinHandle<Option<()>>>,
+}
+
+impl Load {
+    pub(crate) fn start(apps: &Apps, at: (SocketAddr, SocketAddr), is_renewed: bool, tasks: &Tasks) -> Self {
+        let (http, https) = at;
+        let world = Arc::new(World {
+            http,
+            https,
+            authority: Arc::clone(&apps.authority),
+            tasks: tasks.clone(),
+            stop: AtomicBool::new(false),
+            is_renewed,
+            posted: AtomicU64::new(0),
+            done: Default::default(),
+        });
+        let clients = (0..2 * KINDS.len())
+            .map(|client| tasks.spawn("load", Arc::clone(&world).load(client % KINDS.len())))
+            .collect();
+        Self { world, clients }
+    }
+
+    /// Of each kind.
+    fn least_done(&self) -> u64 {
+        self.world.done.iter().map(|done| done.load(Ordering::SeqCst)).min().unwrap_or(0)
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.clients.iter().any(tokio::task::JoinHandle::is_finished)
+    }
+
+    /// Until every kind did so much more.
+    pub(crate) async fn goes_on(&self, more: u64) {
+        let before: Vec<_> = self.world.done.iter().map(|done| done.load(Ordering::SeqCst)).collect();
+        let has_done = || {
+            let now = self.world.done.iter().map(|done| done.load(Ordering::SeqCst));
+            now.zip(&before).all(|(now, before)| now >= before + more)
+        };
+        let waiting = async {
+            while !has_done() && !self.has_failed() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("more of every kind in time");
+        assert!(!self.has_failed(), "a client failed: see above");
+    }
+
+    /// How many POSTs were made.
+    pub(crate) async fn end(self) -> u64 {
+        self.world.stop.store(true, Ordering::SeqCst);
+        for client in self.clients {
+            client.await.unwrap().expect("no client failed");
+        }
+        self.world.posted.load(Ordering::SeqCst)
+    }
+}
+
 async fn flips(count: usize) {
     let stage = Stage::start_as(Config { https: Some("127.0.0.1:0".parse().unwrap()), ..config() }).await;
-    let authority = Authority::new();
-    let web = [stage.app("web-blue").await, stage.app("web-green").await];
-    let socket =
-        [App::websocket("socket-blue", &stage.tasks).await, App::websocket("socket-green", &stage.tasks).await];
-    let shop = [Server::start("shop-blue", &stage.tasks).await, Server::start("shop-green", &stage.tasks).await];
-    let tables = [[Active, Draining], [Draining, Active]].map(|[blue, green]| {
-        [
-            placed(0, section(&[(&web[0], blue), (&web[1], green)]), &authority),
-            placed(1, section(&[(&socket[0], blue), (&socket[1], green)]), &authority),
-            placed(2, grpc::section(&[(&shop[0], blue), (&shop[1], green)]), &authority),
-        ]
-    });
-    stage.controller.publish(&tables[0]).await;
-    for name in ["web-blue", "web-green", "socket-blue", "socket-green", "shop-blue", "shop-green"] {
+    let apps = Apps::start(&stage.tasks, &stage.shutdown).await;
+    stage.controller.publish(&apps.tables[0]).await;
+    for name in Apps::INSTANCES {
         stage.up(name).await;
     }
-    let world = Arc::new(World {
-        http: stage.lb.http,
-        https: stage.lb.https.unwrap(),
-        authority,
-        tasks: stage.tasks.clone(),
-        stop: AtomicBool::new(false),
-        posted: AtomicU64::new(0),
-        done: Default::default(),
-    });
-    let clients: Vec<_> = (0..2 * KINDS.len())
-        .map(|client| stage.tasks.spawn("load", Arc::clone(&world).load(client % KINDS.len())))
-        .collect();
-    let is_done = || world.done.iter().all(|done| done.load(Ordering::SeqCst) >= 10);
+    let load = Load::start(&apps, (stage.lb.http, stage.lb.https.unwrap()), false, &stage.tasks);
     let mut flip = 0;
-    while (flip < count || !is_done()) && !clients.iter().any(tokio::task::JoinHandle::is_finished) {
+    while (flip < count || load.least_done() < 10) && !load.has_failed() {
         flip += 1;
-        stage.controller.publish(&tables[flip % 2]).await;
+        stage.controller.publish(&apps.tables[flip % 2]).await;
     }
-    world.stop.store(true, Ordering::SeqCst);
-    for client in clients {
-        client.await.unwrap().expect("no client failed");
-    }
-    let mut executed = web[0].executed.lock().unwrap().clone();
-    for (id, times) in web[1].executed.lock().unwrap().iter() {
-        *executed.entry(id.clone()).or_default() += times;
-    }
-    assert_eq!(executed.len() as u64, world.posted.load(Ordering::SeqCst));
+    let posted = load.end().await;
+    let executed = apps.executed();
+    assert_eq!(executed.len() as u64, posted);
     assert!(executed.values().all(|times| *times == 1), "a POST was carried out twice");
 }
 

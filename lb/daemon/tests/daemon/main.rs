@@ -35,3 +35,4 @@ mod stage;
 mod storm;
 mod streams;
 mod tls;
+mod upgrade;

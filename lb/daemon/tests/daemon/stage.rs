@@ -94,6 +94,7 @@ pub(crate) fn config() -> Config {
         proxies: Vec::new(),
         access: AccessSettings::default(),
         trace: TraceSettings::default(),
+        upgrade: lb::Upgrade::default(),
         limits: Limits::default(),
     }
 }
