@@ -167,7 +167,7 @@ mod tests {
         });
         let generation = json!({"cluster": "c1", "epoch": 1, "number": 3});
         serde_json::from_value(json!({
-            "info": {"cluster": "c1", "version": "1", "engine": "process", "domain": "platform", "lb": "", "dns": ""},
+            "info": {"cluster": "c1", "epoch": 1, "software": "0.1.0", "repository": "", "engine": "process", "domain": "platform"},
             "generation": generation, "apps": [shop], "members": [], "problems": [],
         }))
         .expect("a status")
