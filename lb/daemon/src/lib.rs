@@ -217,9 +217,12 @@ fn is_plain_url(text: &str) -> bool {
     text.parse::<::http::Uri>().is_ok_and(|url| url.scheme_str() == Some("http") && url.host().is_some())
 }
 
+/// An access log, and when its last line is written.
+type WrittenLog = (Arc<AccessLog>, oneshot::Receiver<()>);
+
 /// Watches over the data threads. The answer says whether all have ended.
 fn serve(
-    (ends, log): (Vec<oneshot::Receiver<()>>, Option<(Arc<AccessLog>, oneshot::Receiver<()>)>),
+    (ends, log): (Vec<oneshot::Receiver<()>>, Option<WrittenLog>),
     balancer: &Arc<Balancer>,
     (phase, listeners): (&Arc<watch::Sender<Phase>>, &handover::Listeners),
     tasks: &Tasks,

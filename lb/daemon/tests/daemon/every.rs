@@ -61,6 +61,14 @@ impl World {
         Client::over(stream, protocol == "h2", &self.tasks).await
     }
 
+    /// The connection that a kind keeps. One that has none to keep holds one in HTTP/2, which is told when to go.
+    async fn client(&self, kind: usize) -> Client {
+        match kind {
+            0 | 2 => Client::connect(self.http, &self.tasks).await.unwrap(),
+            _ => self.secure("h2").await.unwrap(),
+        }
+    }
+
     fn post(&self) -> axum::http::Request<http_body_util::Full<axum::body::Bytes>> {
         let number = self.posted.fetch_add(1, Ordering::SeqCst);
         let mut post = request(Method::POST, "/echo", &"b".repeat(number as usize % 3000));
@@ -76,24 +84,20 @@ impl World {
             ask.headers_mut().insert("host", HOSTS[0].parse().unwrap());
             ask
         };
-        let mut plain = Client::connect(self.http, &self.tasks).await.unwrap();
-        let mut http2 = self.secure("h2").await.unwrap();
+        let mut client = self.client(kind).await;
         let mut channel = grpc::channel(self.http, &self.tasks).await;
         while self.goes_on() {
-            if self.is_renewed && plain.is_told_to_go() {
-                plain = Client::connect(self.http, &self.tasks).await.unwrap();
-            }
-            if self.is_renewed && http2.is_told_to_go() {
-                http2 = self.secure("h2").await.unwrap();
+            if self.is_renewed && client.is_told_to_go() {
+                client = self.client(kind).await;
             }
             let done = match kind {
-                0 => answered(plain.send(ask()).await),
+                0 => answered(client.send(ask()).await),
                 1 => match self.secure("http/1.1").await {
                     Ok(mut client) => answered(client.send(ask()).await),
                     Err(error) => Err(error),
                 },
-                2 => answered(plain.send(self.post()).await),
-                3 => answered(http2.send(ask()).await).and(answered(http2.send(self.post()).await)),
+                2 => answered(client.send(self.post()).await),
+                3 => answered(client.send(ask()).await).and(answered(client.send(self.post()).await)),
                 4 => upload(self.http).await,
                 5 => download(self.http).await,
                 6 => talk(self.http).await,
@@ -102,7 +106,7 @@ impl World {
             // What was not begun when its connection was told to go is begun on another one.
             let is_http2 = [3, 7].contains(&kind);
             if self.is_renewed && is_http2 && done.as_ref().is_err_and(|error| was_not_begun(error)) {
-                http2 = self.secure("h2").await.unwrap();
+                client = self.client(kind).await;
                 channel = grpc::channel(self.http, &self.tasks).await;
                 continue;
             }

@@ -90,10 +90,8 @@ impl Yard {
         self.tasks.spawn("log", async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let entry: Value = serde_json::from_str(&line).unwrap_or_default();
-                match (entry["level"].as_str(), entry["pid"].as_i64()) {
-                    (_, Some(pid)) => drop(renewing.send_replace(i32::try_from(pid).ok())),
-                    (Some("ERROR" | "WARN"), _) => eprintln!("{line}"),
-                    _ => {}
+                if let Some(pid) = entry["pid"].as_i64() {
+                    renewing.send_replace(i32::try_from(pid).ok());
                 }
             }
         });
@@ -137,7 +135,7 @@ impl Lb {
     }
 
     /// kill -9, and only it.
-    async fn is_killed(mut self) {
+    async fn killed(mut self) {
         self.child.kill().await.unwrap();
     }
 }
@@ -180,7 +178,7 @@ async fn five_upgrades_under_everything_lose_nothing() {
     load.goes_on(1).await;
     load.end().await;
     assert!(apps.executed().values().all(|times| *times == 1), "a POST was carried out twice");
-    lb.is_killed().await;
+    lb.killed().await;
     yard.end().await;
 }
 
@@ -214,7 +212,7 @@ async fn an_instance_is_not_drained_while_the_older_lb_uses_it() {
     drop((events, slow));
     yard.controller.until_instance("one", "drained", |report| report.drained).await;
     lb.ends_well().await;
-    newer.is_killed().await;
+    newer.killed().await;
     yard.end().await;
 }
 
@@ -247,7 +245,7 @@ async fn one_that_is_gone_before_it_serves_changes_nothing() {
     yard.controller.until("followed again", follows).await;
     let mut client = Client::connect(lb.http, &yard.tasks).await.unwrap();
     client.get("/").await.unwrap();
-    lb.is_killed().await;
+    lb.killed().await;
     yard.end().await;
 }
 
@@ -262,13 +260,13 @@ async fn a_killed_older_one_takes_nothing_along() {
     let newer = yard.lb(2).await;
     yard.reported_by_another(&before).await;
     yard.controller.until_instance("one", "the stream of the older one", |report| report.streams == 1).await;
-    lb.is_killed().await;
+    lb.killed().await;
     yard.controller.until_instance("one", "no stream", |report| report.streams == 0).await;
     drop(events);
     let mut client = Client::connect(address, &yard.tasks).await.unwrap();
     assert_eq!(client.get("/").await.unwrap().body, "one");
     // Both are: the next one is a normal start.
-    newer.is_killed().await;
+    newer.killed().await;
     let third = yard.lb(1).await;
     let mut client = Client::connect(third.http, &yard.tasks).await.unwrap();
     assert_eq!(client.get("/").await.unwrap().body, "one");
@@ -305,7 +303,7 @@ async fn another_users_process_gets_nothing() {
     if socket.uid() != 0 {
         return;
     }
-    lb.is_killed().await;
+    lb.killed().await;
     // Where the program is, another user may not look.
     let program = yard.data.path().join("lb");
     std::fs::copy(env!("CARGO_BIN_EXE_lb"), &program).unwrap();
@@ -360,12 +358,8 @@ async fn a_signal_renews_it() {
     let _newer = Killed(rustix::process::Pid::from_raw(newer).unwrap());
     yard.reported_by_another(&before).await;
     // It is still there, and was asked to go at some moment of half of the time there is.
-    let goodbye = loop {
-        match socket.next().await.unwrap().unwrap() {
-            Message::Close(Some(frame)) => break frame,
-            other => panic!("{other:?}"),
-        }
-    };
+    let goodbye = socket.next().await.unwrap().unwrap();
+    let Message::Close(Some(goodbye)) = goodbye else { panic!("{goodbye:?}") };
     assert_eq!(u16::from(goodbye.code), 1001);
     while let Some(Ok(_)) = socket.next().await {}
     lb.ends_well().await;
