@@ -32,7 +32,17 @@ pub(crate) enum ChannelError {
     #[error("the other side says what is not understood: {0}")]
     Unreadable(String),
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+/// Where a process ended before it had read everything, the system says so by an error.
+impl From<io::Error> for ChannelError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// The other side of a hand-over.
@@ -143,14 +153,7 @@ impl Channel {
 }
 
 async fn in_time<T>(limit: Duration, step: impl Future<Output = io::Result<T>>) -> Result<T, ChannelError> {
-    match tokio::time::timeout(limit, step).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) if [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset].contains(&error.kind()) => {
-            Err(ChannelError::Gone)
-        }
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(ChannelError::Silent(limit)),
-    }
+    tokio::time::timeout(limit, step).await.map_err(|_| ChannelError::Silent(limit))?.map_err(ChannelError::from)
 }
 
 #[cfg(test)]
@@ -176,8 +179,10 @@ mod tests {
         assert!(matches!(other.receive().await, Err(ChannelError::Unreadable(_))));
         other.stream.write_all(&u32::MAX.to_be_bytes()).await.expect("written");
         assert!(matches!(one.hear::<String>().await, Err(ChannelError::Unreadable(_))));
-        drop(other);
         one.got.clear();
+        one.say(&"unread").await.expect("said");
+        drop(other);
         assert!(matches!(one.hear::<String>().await, Err(ChannelError::Gone)));
+        assert!(matches!(one.say(&"anybody").await, Err(ChannelError::Gone)));
     }
 }
