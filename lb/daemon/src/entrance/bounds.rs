@@ -77,7 +77,7 @@ fn table(plan: &Plan) -> Table {
 /// Where one request goes now.
 fn chosen(balancer: &Arc<Balancer>, entrance: &Entrance) -> Option<String> {
     let fields = Fields::default();
-    let asked = Asked { method: "GET", query: "", fields: &fields, body: BodyLength::None };
+    let asked = Asked { method: "GET", target: "/", query: "", fields: &fields, body: BodyLength::None };
     let mut ctx = RequestContext::new(&Connection::new(Ipv4Addr::LOCALHOST.into(), None), balancer);
     ctx.path = "/".to_owned();
     entrance.enter(&mut ctx, &asked).now_or_never()?.ok()?;
