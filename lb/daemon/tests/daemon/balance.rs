@@ -237,7 +237,7 @@ async fn gateway_failures_in_a_row_put_an_instance_out_and_a_probe_lets_it_in() 
 async fn an_apps_own_errors_put_nobody_out() {
     let (stage, one, _two) = pair(by("round-robin")).await;
     *one.fails_with.lock().unwrap() = Some((500, None));
-    let answered = bodies(&mut stage.client().await, 200).await;
+    let answered = bodies(&mut stage.client().await, 500).await;
     assert!(of(&answered, "one") >= 6, "it is asked again and again: {answered:?}");
     assert!(stage.admin("/metrics").await.1.contains("platform_lb_ejections_total 0\n"));
 }

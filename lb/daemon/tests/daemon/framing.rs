@@ -136,6 +136,8 @@ async fn trailers_never_say_how_long_a_body_is() {
         );
         let answer = ask(&stage, bytes.as_bytes()).await;
         let reached = recorder.take();
+        // The head itself says what some of these do.
+        let body = reached.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         // The app answers before the trailers; what it got of the request is all there is, or not whole.
         assert_eq!(answer.starts_with("HTTP/1.1 200 "), answer.ends_with("ok"), "{trailer:?}: {answer:?}");
         if !is_taken {
@@ -143,7 +145,7 @@ async fn trailers_never_say_how_long_a_body_is() {
         }
         let name = trailer.split(':').next().unwrap_or_default();
         assert!(
-            !reached.contains(&format!("\r\n{trailer}")) && !reached.contains(&format!("0\r\n{name}")),
+            !body.contains(&format!("\r\n{trailer}")) && !body.contains(&format!("0\r\n{name}")),
             "{trailer:?}: {reached:?}"
         );
     }
