@@ -57,7 +57,7 @@ fn what_does_not_come_up_is_aborted_and_says_why(engine: Engine) {
     let cases = [
         ("never", "[values]\nHELLO_NEVER_HEALTHY = \"1\"\n[traffic]\nprobe_deadline = 3\n", "503"),
         ("crash", "[values]\nHELLO_CRASH_AT_ONCE = \"1\"\n", "exit code"),
-        ("silent", "[values]\nHELLO_NEVER_LISTEN = \"1\"\n[traffic]\nprobe_deadline = 3\n", "refused"),
+        ("silent", "[values]\nHELLO_NEVER_LISTEN = \"1\"\n[traffic]\nprobe_deadline = 10\n", "refused"),
     ];
     for (version, extra, reason) in cases {
         platform.push("hello", version, extra);
