@@ -47,11 +47,11 @@ pub(crate) fn good_end(end: &EndView, paint: Paint) -> String {
     format!("{begin}; {}{}", requests(end, paint), receipt.unwrap_or_default())
 }
 
-/// `table 57 in force at 2 load balancers; 14 probes before it; 37 in flight ended by themselves, the last after 0.4s`
+/// `table 57 in force at 2 load balancers; 14 probes of the new instances; 37 in flight ended by themselves, the last after 0.4s`
 fn receipt(receipt: &Receipt, cut: u64, paint: Paint) -> String {
     let table = receipt.generation.as_ref().map_or_else(String::new, |generation| format!("table {generation} "));
     let mut text = format!("{table}in force at {}", plural(receipt.members, "load balancer"));
-    text.push_str(&format!("; {} before it", plural(receipt.probes, "probe")));
+    text.push_str(&format!("; {} of the new instances", plural(receipt.probes, "probe")));
     match receipt.inside.saturating_sub(cut) {
         0 if cut > 0 => {}
         0 => text.push_str("; nothing was in flight"),
@@ -332,13 +332,13 @@ mod tests {
                 json!({"receipt": {"generation": {"cluster": "c-1", "epoch": 1, "number": 57}, "members": 2, "probes": 14,
                                    "inside": 37, "longest_ms": 412}}),
                 "live after 4.2s; 18204 requests during the change, 0 failed\n\
-                 table 1.57 in force at 2 load balancers; 14 probes before it; 37 in flight then ended by themselves, \
+                 table 1.57 in force at 2 load balancers; 14 probes of the new instances; 37 in flight then ended by themselves, \
                  the last after 0.4s",
             ),
             (
                 json!({"receipt": {"members": 1, "probes": 1, "inside": 0, "longest_ms": 0}}),
                 "live after 4.2s; 18204 requests during the change, 0 failed\n\
-                 in force at 1 load balancer; 1 probe before it; nothing was in flight",
+                 in force at 1 load balancer; 1 probe of the new instances; nothing was in flight",
             ),
         ] {
             let mut document = done();
