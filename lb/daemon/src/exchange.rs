@@ -146,6 +146,10 @@ impl Exchange<'_> {
             Some(id) => ctx.id.push_str(id),
             None => hex(self.data.entrance.draw(), self.data.entrance.draw(), &mut ctx.id),
         }
+        // What lb itself asks is told with the request it asks for.
+        if ctx.inquiry.is_some() {
+            return;
+        }
         let protocol = match (H::IS_SHARED, client.head.is_http10()) {
             (true, _) => "HTTP/2.0",
             (false, true) => "HTTP/1.0",

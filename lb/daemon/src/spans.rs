@@ -49,8 +49,8 @@ impl Spans {
         let (resource, asked) = (resource(member), shutdown.asked());
         tasks.spawn("lb-spans", async move {
             tokio::select! { () = sending.send_forever(&client, &resource) => {}, () = asked => {} }
-            // What is over by now is told; those who are asked to wait at the end ask in vain.
-            let _ = sending.send(&client, &resource, sending.take()).await;
+            // What is over by now is told once more; what ends later is not.
+            let _ = sending.send(&client, &resource, &sending.take()).await;
         });
         spans
     }
@@ -87,36 +87,34 @@ impl Spans {
                 continue;
             }
             let mut wait = BACK_OFF;
-            let (count, batch) = (batch.len() as u64, batch);
-            while let Err(error) = self.send(client, resource, batch.clone()).await {
-                if !failing {
+            failing = loop {
+                let Err(error) = self.send(client, resource, &batch).await else { break false };
+                if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(error = %error, "the collector takes no spans");
                 }
-                failing = true;
                 // A request that is wrong stays wrong.
                 let may_pass = match &error {
                     ClientError::Refused(problem) => matches!(problem.status, 429 | 502..=504),
                     _ => true,
                 };
                 if !may_pass || wait > BACK_OFF_MAX {
-                    self.lost.fetch_add(count, Ordering::Relaxed);
-                    break;
+                    self.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                    break true;
                 }
                 tokio::time::sleep(wait).await;
                 wait *= 2;
-            }
+            };
         }
     }
 
-    async fn send(&self, client: &Client, resource: &Value, batch: Vec<Value>) -> Result<(), ClientError> {
-        let count = batch.len() as u64;
-        if count == 0 {
+    async fn send(&self, client: &Client, resource: &Value, batch: &[Value]) -> Result<(), ClientError> {
+        if batch.is_empty() {
             return Ok(());
         }
         let scope = json!({"name": "platformer-lb", "version": env!("CARGO_PKG_VERSION")});
         let body = json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": batch}]}]});
         client.call::<_, Value>(kit::client::Method::POST, "/v1/traces", &body, SEND_LIMIT).await?;
-        self.sent.fetch_add(count, Ordering::Relaxed);
+        self.sent.fetch_add(batch.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
